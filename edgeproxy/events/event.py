@@ -1,0 +1,172 @@
+"""One event on its way, judged through a lens: the client's bytes stay as they came.
+
+The lens decodes only the fields that the proxy looks at. What normalisation adds or takes away is
+noted beside the bytes and applied once, when the event is written; an event that needs nothing is
+never rebuilt.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct
+
+__all__ = ["Event", "Lens", "NotAnObjectError", "UndecodableError", "is_missing", "read", "read_object"]
+
+
+class UndecodableError(ValueError):
+    """The bytes are not JSON that could be sent on: NaN, a lone surrogate, broken UTF-8."""
+
+
+class NotAnObjectError(ValueError):
+    """The event is JSON, but not an object."""
+
+
+class Lens(Struct):
+    """The top-level fields that the proxy judges; UNSET where the event has none."""
+
+    type: Any = UNSET
+    messageId: Any = UNSET  # noqa: N815 - the wire's own spelling
+    anonymousId: Any = UNSET  # noqa: N815
+    userId: Any = UNSET  # noqa: N815
+    event: Any = UNSET
+    timestamp: Any = UNSET
+    originalTimestamp: Any = UNSET  # noqa: N815
+    sentAt: Any = UNSET  # noqa: N815
+    writeKey: Any = UNSET  # noqa: N815
+    context: Raw | msgspec.UnsetType = UNSET
+
+
+_lens = msgspec.json.Decoder(Lens)
+_object = msgspec.json.Decoder(dict[str, Raw])
+_any = msgspec.json.Decoder()
+
+# JSON text of the keys that normalisation and mapping write most; others are encoded anew.
+_KEYS: Mapping[str, bytes] = {
+    key: b'"%b":' % key.encode()
+    for key in (*Lens.__struct_fields__, "properties", "traits", "integrations", "name", "groupId")
+}
+
+
+def read(text: Raw | bytes) -> Any:
+    """Decode one JSON value for judging it; None when it cannot be represented (`1e400`)."""
+    try:
+        return _any.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def read_object(text: Raw | bytes) -> dict[str, Raw] | None:
+    """Decode one level of an object, leaving each value as its JSON text; None if it is no object."""
+    try:
+        return _object.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def is_missing(value: object) -> bool:
+    """Say whether a field counts as missing: absent, null or empty (the contract's definition)."""
+    return value is UNSET or value is None or value in ("", [], {})
+
+
+class Event:
+    """An event's bytes, its lens, and the top-level changes noted so far."""
+
+    __slots__ = ("_added", "_put", "lens", "raw")
+
+    def __init__(self, raw: bytes | Raw) -> None:
+        """Look at one JSON object.
+
+        Raises:
+            UndecodableError: not decodable; NotAnObjectError: decodable, but not an object.
+        """
+        self.raw = raw
+        self.lens = _look(raw)
+        self._added: dict[str, bytes] = {}
+        self._put: dict[str, bytes | None] = {}
+
+    def add(self, key: str, text: bytes) -> None:
+        """Note a top-level field that the event does not have yet."""
+        self._added[key] = text
+
+    def put(self, key: str, text: bytes | None) -> None:
+        """Note a new value for a top-level field that the event has; None removes it."""
+        if key in self._added:
+            del self._added[key]
+            if text is not None:
+                self._added[key] = text
+        else:
+            self._put[key] = text
+
+    def fields(self) -> dict[str, Raw | bytes]:
+        """All top-level fields as JSON text, changes applied, in the order they will be sent."""
+        fields: dict[str, Raw | bytes] = dict(self._added)
+        # Of duplicate keys the last wins, as the decoder has it.
+        fields.update(_object.decode(self.raw))
+        for key, text in self._put.items():
+            if text is None:
+                fields.pop(key, None)
+            else:
+                fields[key] = text
+        return fields
+
+    def replace(self, fields: Mapping[str, Raw | bytes]) -> None:
+        """Take new top-level fields (after mapping); the lens is read again."""
+        self.raw = _write(fields)
+        self.lens = _look(self.raw)
+        self._added = {}
+        self._put = {}
+
+    def body(self) -> bytes:
+        """The event as JSON text; the client's own bytes where nothing changed."""
+        if self._put:
+            return _write(self.fields())
+        raw = bytes(self.raw)
+        if not self._added:
+            return raw
+        rest = raw.lstrip()[1:]
+        parts = [_key(key) + text for key, text in self._added.items()]
+        if not rest.lstrip().startswith(b"}"):
+            parts.append(rest)
+            return b"{" + b",".join(parts)
+        return b"{" + b",".join(parts) + rest
+
+
+def _key(key: str) -> bytes:
+    return _KEYS.get(key) or msgspec.json.encode(key) + b":"
+
+
+def _write(fields: Mapping[str, Raw | bytes]) -> bytes:
+    return b"{%b}" % b",".join([b"%b%b" % (_key(key), text) for key, text in fields.items()])
+
+
+def _look(raw: bytes | Raw) -> Lens:
+    try:
+        return _lens.decode(raw)
+    except msgspec.ValidationError:
+        return _look_closer(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UndecodableError(str(error)) from None
+    except RecursionError:
+        raise UndecodableError("nested too deeply") from None
+
+
+def _look_closer(raw: bytes | Raw) -> Lens:
+    """Look at an event whose judged fields hold what a Python value cannot: `{"userId": 1e400}`."""
+    try:
+        fields = _object.decode(raw)
+    except msgspec.ValidationError as error:
+        raise NotAnObjectError(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UndecodableError(str(error)) from None
+    seen: dict[str, Any] = {}
+    for name in Lens.__struct_fields__:
+        if name in fields:
+            seen[name] = fields[name] if name == "context" else _representable(fields[name])
+    return Lens(**seen)
+
+
+def _representable(text: Raw) -> Any:
+    value = read(text)
+    # A number too large for Python is still a value: its spelling stands for it.
+    return bytes(text).decode() if value is None and bytes(text) != b"null" else value
