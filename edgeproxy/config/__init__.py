@@ -1,0 +1,48 @@
+"""Every setting, default and limit; reading them; and saying what is wrong with them.
+
+Pure but for reading the named files: no network, no database, no event loop.
+"""
+
+from edgeproxy.config.judging import Judge, is_loopback, missing_keys
+from edgeproxy.config.loading import Loaded, default_path, for_instance, load, load_explained
+from edgeproxy.config.mistakes import ConfigError, Mistake, nearest
+from edgeproxy.config.reading import resolve
+from edgeproxy.config.settings import (
+    Admin,
+    Buffer,
+    DeadLetters,
+    Flush,
+    Hightouch,
+    Log,
+    Retry,
+    Server,
+    Settings,
+    Source,
+    Validation,
+)
+
+__all__ = [
+    "Admin",
+    "Buffer",
+    "ConfigError",
+    "DeadLetters",
+    "Flush",
+    "Hightouch",
+    "Judge",
+    "Loaded",
+    "Log",
+    "Mistake",
+    "Retry",
+    "Server",
+    "Settings",
+    "Source",
+    "Validation",
+    "default_path",
+    "for_instance",
+    "is_loopback",
+    "load",
+    "load_explained",
+    "missing_keys",
+    "nearest",
+    "resolve",
+]

@@ -1,0 +1,110 @@
+"""From a file and the environment to settings that can be trusted."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from edgeproxy.config.judging import Judge, judge_together, missing_keys
+from edgeproxy.config.mistakes import ConfigError, Mistake
+from edgeproxy.config.reading import Reader
+from edgeproxy.config.settings import (
+    Admin,
+    Buffer,
+    DeadLetters,
+    Flush,
+    Hightouch,
+    Log,
+    Retry,
+    Server,
+    Settings,
+    Validation,
+)
+from edgeproxy.config.sources import resolve_sources
+
+__all__ = ["Loaded", "default_path", "for_instance", "load", "load_explained"]
+
+_SYSTEM_PATH = Path("/etc/edgeproxy/config.toml")
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """Settings and where each of them came from."""
+
+    settings: Settings
+    origins: dict[str, str]
+    """`flush.interval`, `sources.2.write_key` → "default", a file, or an environment variable."""
+
+
+def default_path() -> Path | None:
+    """`./config.toml`, else `/etc/edgeproxy/config.toml`, else none."""
+    local = Path("config.toml")
+    return next((path for path in (local, _SYSTEM_PATH) if path.is_file()), None)
+
+
+def load(
+    path: Path | None,
+    environ: Mapping[str, str],
+    *,
+    judges: Iterable[Judge] = (missing_keys,),
+) -> Settings:
+    """Read, resolve and judge the settings.
+
+    `judges` are asked once everything is read; this is where the mapping package says what is
+    wrong with its tables, and where commands that do not serve leave out `missing_keys`.
+    Raises ConfigError with every mistake found.
+    """
+    return load_explained(path, environ, judges=judges).settings
+
+
+def load_explained(
+    path: Path | None,
+    environ: Mapping[str, str],
+    *,
+    judges: Iterable[Judge] = (missing_keys,),
+) -> Loaded:
+    """As `load`, and say where each value came from."""
+    reader = Reader(path, environ)
+    settings = _read(reader, path)
+    judge_together(settings, reader)
+    mistakes: list[Mistake] = reader.mistakes
+    for judge in judges:
+        mistakes.extend(judge(settings))
+    if mistakes:
+        raise ConfigError(mistakes)
+    return Loaded(settings, reader.origins)
+
+
+def _read(reader: Reader, path: Path | None) -> Settings:
+    hightouch = reader.table("hightouch", Hightouch)
+    return Settings(
+        hightouch=hightouch,
+        sources=resolve_sources(reader, hightouch),
+        server=reader.table("server", Server),
+        admin=reader.table("admin", Admin),
+        validation=reader.table("validation", Validation),
+        buffer=reader.table("buffer", Buffer),
+        flush=reader.table("flush", Flush),
+        retry=reader.table("retry", Retry),
+        dead_letters=reader.table("dead_letters", DeadLetters),
+        log=reader.table("log", Log),
+        mapping=reader.mapping(),
+        filters=reader.rows("filters"),
+        tests=reader.rows("tests"),
+        path=path,
+        folder=reader.folder,
+        credentials=reader.credentials,
+    )
+
+
+def for_instance(settings: Settings, instance: int) -> Settings:
+    """One of several on a host: a buffer folder of its own, a shared port, an admin port of its own.
+
+    Instance 1 has the admin port of the settings, 2 the next one (8081, 8082, … by default).
+    """
+    replace = msgspec.structs.replace
+    return replace(
+        settings,
+        buffer=replace(settings.buffer, path=settings.buffer.path / str(instance)),
+        server=replace(settings.server, reuse_port=True),
+        admin=replace(settings.admin, port=settings.admin.port + instance - 1),
+    )
