@@ -1,0 +1,52 @@
+"""`edgeproxy run`: serve until told to stop."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import structlog
+
+from edgeproxy import logs
+from edgeproxy.cli.options import config_option, instance_option, refuse, settings_loader
+from edgeproxy.config import ConfigError
+
+__all__ = ["run"]
+
+
+@click.command()
+@config_option
+@instance_option
+def run(config_path: Path | None, instance: int | None) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Then stop accepting, finish what is in flight, flush for at most flush.drain_timeout and
+    exit 0. What is not sent by then is on disk and is sent after the next start.
+    """
+    from edgeproxy import service  # noqa: PLC0415 (not needed to refuse a configuration)
+
+    read = settings_loader(config_path, instance)
+    try:
+        settings = read()
+    except ConfigError as error:
+        refuse(error)
+    logs.setup(settings.log)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(service.run(settings, read))
+    except OSError as error:  # an address in use, a folder that cannot be written: the words do
+        structlog.get_logger("edgeproxy").critical("failed", reason=str(error))
+        sys.exit(1)
+    except Exception:  # noqa: BLE001 (the last place that can say in the log why it ended)
+        structlog.get_logger("edgeproxy").critical("failed", exc_info=True)
+        sys.exit(1)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The loop of uvloop, and asyncio's own where uvloop is not installed (PyPy)."""
+    try:
+        import uvloop  # noqa: PLC0415 (optional)
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
