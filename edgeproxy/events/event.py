@@ -5,6 +5,7 @@ noted beside the bytes and applied once, when the event is written; an event tha
 never rebuilt.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,8 @@ _lens = msgspec.json.Decoder(Lens)
 _object = msgspec.json.Decoder(dict[str, Raw])
 _any = msgspec.json.Decoder()
 
+_EMPTY = re.compile(rb"\s*\}")
+
 # JSON text of the keys that normalisation and mapping write most; others are encoded anew.
 _KEYS: Mapping[str, bytes] = {
     key: b'"%b":' % key.encode()
@@ -66,7 +69,9 @@ def read_object(text: Raw | bytes) -> dict[str, Raw] | None:
 
 def is_missing(value: object) -> bool:
     """Say whether a field counts as missing: absent, null or empty (the contract's definition)."""
-    return value is UNSET or value is None or value in ("", [], {})
+    if value:
+        return False
+    return value is UNSET or not isinstance(value, bool | int | float)
 
 
 class Event:
@@ -124,12 +129,10 @@ class Event:
         raw = bytes(self.raw)
         if not self._added:
             return raw
-        rest = raw.lstrip()[1:]
-        parts = [_key(key) + text for key, text in self._added.items()]
-        if not rest.lstrip().startswith(b"}"):
-            parts.append(rest)
-            return b"{" + b",".join(parts)
-        return b"{" + b",".join(parts) + rest
+        start = raw.index(b"{") + 1
+        added = b",".join([_key(key) + text for key, text in self._added.items()])
+        comma = b"" if _EMPTY.match(raw, start) else b","
+        return b"{%b%b%b" % (added, comma, raw[start:])
 
 
 def _key(key: str) -> bytes:

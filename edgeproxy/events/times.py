@@ -1,6 +1,7 @@
 """Times as SDKs write them, in whole milliseconds since 1970 (UTC)."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 __all__ = ["parse_time", "rfc3339"]
 
@@ -17,7 +18,7 @@ def parse_time(value: object) -> int | None:
         Milliseconds since 1970, or None when `value` is no such time.
     """
     if isinstance(value, str):
-        return _parse_text(value.strip())
+        return _parse_text(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     ms = value * 1000 if abs(value) < _SECONDS_BELOW else value
@@ -25,31 +26,32 @@ def parse_time(value: object) -> int | None:
 
 
 def _parse_text(text: str) -> int | None:
-    if text.isdecimal():
-        return parse_time(int(text)) if len(text) <= 15 else None
     # fromisoformat also reads week dates and compact forms that nobody means as a timestamp.
-    if len(text) < 10 or text[4] != "-" or text[7] != "-":
-        return None
+    if text[4:5] != "-" or text[7:8] != "-":
+        if text.isdecimal() and text.isascii() and len(text) <= 15:
+            return parse_time(int(text))
+        return _parse_text_again(text)
     try:
-        moment = datetime.fromisoformat(text.upper())
+        moment = datetime.fromisoformat(text)
     except ValueError:
-        return None
+        return _parse_text_again(text)
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return int(moment.timestamp() * 1000 + 0.0005)
 
 
+def _parse_text_again(text: str) -> int | None:
+    """RFC 3339 also allows lower case `t` and `z`, and some senders leave blanks around."""
+    tidy = text.strip().upper()
+    return None if tidy == text else _parse_text(tidy)
+
+
 def rfc3339(ms: int) -> bytes:
     """Write a time as `2026-11-23T15:36:34.379Z`; times past the year 9999 or before 1 are clamped."""
-    ms = min(max(ms, -62_135_596_800_000), _LAST_MS)
-    seconds, fraction = divmod(ms, 1000)
-    whole = datetime.fromtimestamp(seconds, UTC)
-    return b"%04d-%02d-%02dT%02d:%02d:%02d.%03dZ" % (
-        whole.year,
-        whole.month,
-        whole.day,
-        whole.hour,
-        whole.minute,
-        whole.second,
-        fraction,
-    )
+    seconds, fraction = divmod(min(max(ms, -62_135_596_800_000), _LAST_MS), 1000)
+    return b"%b.%03dZ" % (_whole_seconds(seconds), fraction)
+
+
+@lru_cache(maxsize=1024)  # the events of a batch share a few seconds
+def _whole_seconds(seconds: int) -> bytes:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%4Y-%m-%dT%H:%M:%S").encode()

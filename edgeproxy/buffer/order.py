@@ -1,0 +1,134 @@
+"""Order per user: which events of a lane may be claimed now. Pure; every engine uses it.
+
+A lane is read forward in id order into a small window. An event may be claimed when its user has
+no earlier unsettled event: none claimed, none passed over in the same claim. What is passed over
+stays in the window; when the window is full of users who must wait, their events are dropped from
+it and the lane remembers where to read again once one of those users is free.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from edgeproxy.buffer.base import Claimed
+
+__all__ = ["Order"]
+
+#: Bytes of events kept in memory per lane while their users wait, beside what is claimed.
+WINDOW_BYTES = 4_000_000
+#: Events likewise: small events weigh more in memory than their bytes.
+WINDOW_EVENTS = 5_000
+
+#: Reads events after an id, in order: (after, most events, most bytes) -> events; fewer than there
+#: are only where `most bytes` is reached; empty at the lane's end.
+Read = Callable[[int, int, int], list[Claimed]]
+
+
+class Order:
+    """One lane's reading position, window, and the users that must wait."""
+
+    def __init__(self, start: int) -> None:
+        """Begin after the id `start`."""
+        self._start = start
+        self._cursor = start
+        self._window: deque[Claimed] = deque()
+        self._claimed: dict[int, Claimed] = {}
+        self._held: dict[int, int] = {}  # user -> unsettled claimed events
+        self._passed: set[int] = set()  # users with events dropped from the window
+        self._reread: int | None = None  # id before the first of those
+        self.claimed_bytes = 0
+
+    @property
+    def claimed(self) -> int:
+        """How many events are claimed and not settled."""
+        return len(self._claimed)
+
+    def claim(self, max_events: int, max_bytes: int, read: Read) -> list[Claimed]:
+        """Take the next events that may be claimed; see `Buffer.claim`."""
+        taken: list[Claimed] = []
+        size = 0
+        kept: deque[Claimed] = deque()
+        while len(taken) < max_events:
+            if not self._window and not self._fill(kept, max_events, max_bytes, read):
+                break
+            event = self._window.popleft()
+            if event.user in self._held:
+                kept.append(event)
+                continue
+            if taken and size + len(event.body) > max_bytes:
+                self._window.appendleft(event)
+                break
+            taken.append(event)
+            size += len(event.body)
+        kept.extend(self._window)
+        self._window = kept
+        for event in taken:
+            self._claimed[event.id] = event
+            self.claimed_bytes += len(event.body)
+            self._held[event.user] = self._held.get(event.user, 0) + 1
+        return taken
+
+    def settle(self, events: Iterable[Claimed]) -> None:
+        """Let go of events that are no longer in the store."""
+        for event in events:
+            if self._claimed.pop(event.id, None) is None:
+                continue
+            self.claimed_bytes -= len(event.body)
+            left = self._held[event.user] - 1
+            if left:
+                self._held[event.user] = left
+                continue
+            del self._held[event.user]
+            if event.user in self._passed:
+                self._read_again()
+
+    def release(self, events: Iterable[Claimed]) -> None:
+        """Let go of events that are still in the store: they are read again from there."""
+        given_back = [event for event in events if event.id in self._claimed]
+        if not given_back:
+            return
+        first = min(event.id for event in given_back) - 1
+        self._reread = first if self._reread is None else min(first, self._reread)
+        self.settle(given_back)
+        self._read_again()
+
+    def forget(self) -> None:
+        """Drop what was read but not claimed, and begin again: the store changed behind it."""
+        self._reread = self._start
+        self._read_again()
+
+    def _fill(
+        self, kept: deque[Claimed], max_events: int, max_bytes: int, read: Read
+    ) -> bool:
+        """Read on; make room first where those who wait fill the window. False at the end."""
+        while True:
+            if len(kept) >= WINDOW_EVENTS or sum(len(e.body) for e in kept) >= WINDOW_BYTES:
+                self._pass_over(kept)
+            events = read(self._cursor, max_events, max_bytes)
+            if not events:
+                return False
+            self._cursor = events[-1].id
+            self._window.extend(
+                event
+                for event in events
+                if event.id not in self._claimed and event.user not in self._passed
+            )
+            if self._window:
+                return True
+
+    def _pass_over(self, kept: deque[Claimed]) -> None:
+        before = kept[0].id - 1
+        self._reread = before if self._reread is None else min(before, self._reread)
+        self._passed.update(event.user for event in kept)
+        kept.clear()
+
+    def _read_again(self) -> None:
+        if self._reread is None:
+            return
+        self._cursor = min(self._cursor, self._reread)
+        # Everything in the window lies behind the place that is read again, or before it: then it
+        # must be read again too, or it would be claimed twice.
+        if self._window:
+            self._cursor = min(self._cursor, self._window[0].id - 1)
+        self._window.clear()
+        self._passed.clear()
+        self._reread = None

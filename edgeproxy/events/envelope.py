@@ -1,0 +1,265 @@
+"""Requests as SDKs send them: one event, or an envelope around a batch of events.
+
+The common case is one decode that leaves every event as its own bytes. Only when that fails is the
+body walked element by element, so that one event with a NaN or broken UTF-8 does not take the
+others of its batch with it.
+"""
+
+import json
+import json.scanner
+import re
+from collections.abc import Iterator, Sequence
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from edgeproxy.events.event import is_missing, read
+
+__all__ = ["MAX_DEPTH", "MAX_EVENTS", "Envelope", "InvalidEnvelopeError", "InvalidJSONError", "open_batch", "open_single"]
+
+#: Objects and arrays inside one another, the body itself included (the contract's bound).
+MAX_DEPTH = 128
+#: Events in one request: fifty times what the most generous SDK sends (React Native, 1000), and
+#: few enough that a request of `[],[],[],…` cannot fill the dead letters with a million entries.
+MAX_EVENTS = 50_000
+
+
+class InvalidJSONError(ValueError):
+    """The body cannot be parsed: not JSON at all, or nested deeper than MAX_DEPTH."""
+
+
+class InvalidEnvelopeError(ValueError):
+    """The body is JSON, but not the shape that its path asks for."""
+
+
+class Envelope(Struct):
+    """What surrounds the events of one request."""
+
+    events: Sequence[Raw | bytes]
+    sent_at: object = None
+    write_key: object = None
+    context: bytes | None = None
+    is_utf8: bool = True  # False: each event's own encoding is still to be checked
+
+
+class _Keyed(Struct):
+    write_key: Raw | UnsetType = msgspec.field(name="writeKey", default=UNSET)
+
+    def key(self) -> object:
+        return None if isinstance(self.write_key, UnsetType) else read(self.write_key)
+
+
+class _Batch(_Keyed, kw_only=True):
+    batch: list[Raw]
+    sent_at: Raw | UnsetType = msgspec.field(name="sentAt", default=UNSET)
+    context: Raw | UnsetType = UNSET
+
+
+_batch = msgspec.json.Decoder(_Batch)
+_keyed = msgspec.json.Decoder(_Keyed)
+
+
+def open_single(body: bytes) -> Envelope:
+    """Open a request that is one event.
+
+    Raises:
+        InvalidJSONError: the body is no JSON. That includes what only a lone event's bytes could
+            be to blame for, because there is nothing else in the body.
+    """
+    _check_depth(body)
+    try:
+        keyed = _keyed.decode(body)
+    except msgspec.ValidationError:
+        return Envelope([body])  # JSON, but no object: the event is judged, not the envelope
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _open_broken_single(body)
+    return Envelope([body], write_key=keyed.key(), is_utf8=body.isascii())
+
+
+def open_batch(body: bytes) -> Envelope:
+    """Open a request that is a batch.
+
+    Raises:
+        InvalidJSONError: the body cannot be parsed; InvalidEnvelopeError: it has no list `batch`.
+    """
+    try:
+        batch = _batch.decode(body)
+    except msgspec.ValidationError as error:
+        raise InvalidEnvelopeError(f"expected an object with a list `batch`: {error}") from None
+    except RecursionError:
+        raise InvalidJSONError(f"nested deeper than {MAX_DEPTH}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return _open_broken_batch(body, str(error))
+    _check_count(len(batch.batch))
+    _check_batch_depth(body, batch.batch)
+    envelope = Envelope(batch.batch, write_key=batch.key(), is_utf8=body.isascii())
+    if not isinstance(batch.sent_at, UnsetType):
+        envelope.sent_at = read(batch.sent_at)
+    if not isinstance(batch.context, UnsetType):
+        envelope.context = bytes(batch.context)
+    if is_missing(envelope.write_key) and batch.batch:
+        envelope.write_key = _first_key(batch.batch[0])
+    return envelope
+
+
+def _check_count(events: int) -> None:
+    if events > MAX_EVENTS:
+        raise InvalidEnvelopeError(f"{events} events in one request; the most is {MAX_EVENTS}")
+
+
+def _first_key(event: Raw | bytes) -> object:
+    try:
+        return _keyed.decode(event).key()
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _check_depth(text: bytes | Raw, bound: int = MAX_DEPTH) -> None:
+    """Refuse text nested deeper than `bound`: text with fewer brackets in all cannot be."""
+    text = bytes(text)
+    if text.count(b"{") + text.count(b"[") > bound and _depth(text) > bound:
+        raise InvalidJSONError(f"nested deeper than {MAX_DEPTH}")
+
+
+def _check_batch_depth(body: bytes, events: Sequence[Raw]) -> None:
+    around = len(body)
+    for event in events:
+        text = bytes(event)
+        around -= len(text) + 1
+        # Brackets come in pairs: shorter text has too few.
+        if len(text) >= 2 * (MAX_DEPTH - 2):
+            _check_depth(text, MAX_DEPTH - 2)
+    if around >= 2 * MAX_DEPTH:
+        _check_depth(body)
+
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
+
+
+def _depth(text: bytes) -> int:
+    """How deep text is nested, in time linear in its length (brackets within strings left out)."""
+    deepest = depth = 0
+    for bracket in _STRING.sub(b"", text).translate(None, _NOT_BRACKETS):
+        if bracket in b"{[":
+            depth += 1
+            deepest = max(deepest, depth)
+            if deepest > MAX_DEPTH:
+                break
+        else:
+            depth -= 1
+    return deepest
+
+
+# --- Bodies in which something is broken ---------------------------------------------------------
+#
+# The standard library's scanner takes what msgspec refuses (NaN, lone surrogates, control
+# characters) and says where each value ends; broken UTF-8 is carried through as surrogates. So
+# each element comes out as the very bytes the client sent, to be judged alone.
+
+_scan = json.scanner.make_scanner(json.JSONDecoder(strict=False))
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+def _value(text: str, at: int) -> tuple[object, int]:
+    try:
+        value: tuple[object, int] = _scan(text, at)
+    except (StopIteration, ValueError) as error:
+        raise InvalidJSONError(f"not JSON near character {at}: {error}") from None
+    except RecursionError:
+        raise InvalidJSONError(f"nested deeper than {MAX_DEPTH}") from None
+    return value
+
+
+def _skip(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    return match.end() if match else at
+
+
+def _expect(text: str, at: int, wanted: str) -> str:
+    found = text[at : at + 1]
+    if not found or found not in wanted:
+        raise InvalidJSONError(f"expected {' or '.join(wanted)} at character {at}")
+    return found
+
+
+def _walk(text: str, at: int, opening: str, closing: str) -> Iterator[tuple[object, int, int]]:
+    """Give each member of the object or array at `at`: its key (None in an array), start and end."""
+    _expect(text, at, opening)
+    at = _skip(text, at + 1)
+    if text[at : at + 1] == closing:
+        yield None, at, -1
+        return
+    while True:
+        key: object = None
+        if opening == "{":
+            _expect(text, at, '"')
+            key, at = _value(text, at)
+            at = _skip(text, at)
+            _expect(text, at, ":")
+            at = _skip(text, at + 1)
+        _, end = _value(text, at)
+        yield key, at, end
+        at = _skip(text, end)
+        if _expect(text, at, "," + closing) == closing:
+            yield None, at, -1
+            return
+        at = _skip(text, at + 1)
+
+
+def _decode_anyhow(body: bytes) -> str:
+    return body.decode("utf-8", "surrogateescape")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _open_broken_single(body: bytes) -> Envelope:
+    text = _decode_anyhow(body)
+    start = _skip(text, 0)
+    value, end = _value(text, start)
+    if _skip(text, end) != len(text):
+        raise InvalidJSONError(f"trailing characters at character {end}")
+    key = value.get("writeKey") if isinstance(value, dict) else None
+    return Envelope([_bytes(text[start:end])], write_key=key, is_utf8=False)
+
+
+def _open_broken_batch(body: bytes, why: str) -> Envelope:
+    text = _decode_anyhow(body)
+    start = _skip(text, 0)
+    if text[start : start + 1] != "{":
+        raise InvalidJSONError(why)
+    envelope, found = Envelope([], is_utf8=False), False
+    for key, at, end in _walk(text, start, "{", "}"):
+        if end < 0:
+            if _skip(text, at + 1) != len(text):
+                raise InvalidJSONError(f"trailing characters at character {at + 1}")
+            continue
+        match key:
+            case "batch":
+                envelope.events, found = list(_elements(text, at, end)), True
+            case "sentAt":
+                envelope.sent_at = read(_bytes(text[at:end]))
+            case "writeKey":
+                envelope.write_key = read(_bytes(text[at:end]))
+            case "context":
+                envelope.context = _bytes(text[at:end])
+            case _:
+                pass
+    if not found:
+        raise InvalidEnvelopeError("expected an object with a list `batch`")
+    _check_count(len(envelope.events))
+    for event in envelope.events:
+        _check_depth(event, MAX_DEPTH - 2)
+    if is_missing(envelope.write_key) and envelope.events:
+        envelope.write_key = _first_key(envelope.events[0])
+    return envelope
+
+
+def _elements(text: str, at: int, end: int) -> Iterator[bytes]:
+    if text[at] != "[":
+        raise InvalidEnvelopeError("`batch` is not a list")
+    for _, start, stop in _walk(text[:end], at, "[", "]"):
+        if stop >= 0:
+            yield _bytes(text[start:stop])

@@ -1,0 +1,246 @@
+"""What happens to one event on the way in: normalised, then (after mapping) judged and sealed.
+
+A sealed event is the form that is stored and sent: one JSON object without `sentAt`, which is
+written in front of it when it leaves, moved by the time that it spent here.
+"""
+
+import uuid
+import zlib
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct
+
+from edgeproxy.events.event import (
+    Event,
+    Lens,
+    NotAnObjectError,
+    UndecodableError,
+    is_missing,
+    read_object,
+)
+from edgeproxy.events.times import parse_time, rfc3339
+from edgeproxy.events.verdicts import TYPES, Refusal
+
+__all__ = ["CLIENT_LIBRARIES", "Receipt", "Sealed", "dated", "normalise", "seal", "user_of"]
+
+#: `context.library.name` of SDKs that run on a user's own device, so that the address they come
+#: from is the user's. Hightouch's from captures and sources; Segment's and RudderStack's likewise.
+CLIENT_LIBRARIES = frozenset(
+    {
+        "events-sdk-js",
+        "events-sdk-swift",
+        "events-sdk-kotlin",
+        "events-sdk-android",
+        "events-sdk-flutter",
+        "@ht-sdks/events-sdk-react-native",
+        "analytics.js",
+        "analytics-ios",
+        "analytics-swift",
+        "analytics-android",
+        "analytics-kotlin",
+        "analytics-react-native",
+        "@segment/analytics-react-native",
+        "RudderLabs JavaScript SDK",
+        "rudder-ios-library",
+        "com.rudderstack.android.sdk.core",
+        "com.rudderstack.android.sdk",
+    }
+)
+
+
+class Receipt(Struct, frozen=True):
+    """What is known of the request that an event came in; kept with a dead letter for its replay."""
+
+    received: int  # ms since 1970
+    type: str | None = None  # the single-event path's
+    sent_at: Any = None  # the batch's, as it came
+    sent_at_ms: int | None = None  # the same, where it is readable
+    context: bytes | None = None  # the batch's, JSON text
+    ip: str | None = None  # None when it is not to be stamped
+    user_agent: str | None = None
+    has_origin: bool = False
+
+
+class Sealed(Struct):
+    """An event in the form that is stored and sent."""
+
+    body: bytes
+    user: int
+    message_id: str
+    type: str
+    skew: int | None  # ms from receipt to the `sentAt` it came with (negative: sent before)
+    age: int  # ms from `originalTimestamp` to that `sentAt`, or to receipt
+
+
+class _ContextLens(Struct):
+    ip: Any = UNSET
+    userAgent: Any = UNSET  # noqa: N815
+    library: Any = UNSET
+
+
+_context_lens = msgspec.json.Decoder(_ContextLens)
+_encode = msgspec.json.encode
+
+
+def normalise(raw: bytes | Raw, receipt: Receipt, *, is_utf8: bool = True) -> Event | Refusal:
+    """Read one event and note what it gains on the way in (the contract's "What comes in")."""
+    try:
+        if not is_utf8:
+            bytes(raw).decode()
+        event = Event(raw)
+    except NotAnObjectError:
+        return Refusal("not_an_object", "an event must be a JSON object")
+    except (UndecodableError, UnicodeDecodeError) as error:
+        return Refusal("invalid_event", f"the event cannot be decoded: {error}")
+    lens = event.lens
+    _date(event, lens, receipt)
+    if is_missing(lens.messageId):
+        lens.messageId = str(uuid.uuid4())
+        _set(event, "messageId", UNSET, lens.messageId)
+    if receipt.type is not None and is_missing(lens.type):
+        _set(event, "type", lens.type, receipt.type)
+        lens.type = receipt.type
+    if lens.writeKey is not UNSET:
+        event.put("writeKey", None)
+    if receipt.ip is not None or receipt.has_origin or receipt.context is not None:
+        _enrich_context(event, lens, receipt)
+    return event
+
+
+def _set(event: Event, key: str, was: object, value: object) -> None:
+    if was is UNSET and getattr(event.lens, key) is UNSET:
+        event.add(key, _encode(value))
+    else:
+        event.put(key, _encode(value))
+
+
+def _date(event: Event, lens: Lens, receipt: Receipt) -> None:
+    if not is_missing(lens.originalTimestamp):
+        return
+    had_none = lens.originalTimestamp is UNSET
+    if not is_missing(lens.timestamp):
+        lens.originalTimestamp = lens.timestamp
+        # A number keeps its spelling: its own text is taken, not what Python would write.
+        is_text = isinstance(lens.timestamp, str)
+        text = _encode(lens.timestamp) if is_text else bytes(event.fields()["timestamp"])
+    else:
+        for sent_at in (lens.sentAt, receipt.sent_at):
+            if not is_missing(sent_at):
+                lens.originalTimestamp = sent_at
+                break
+        else:
+            lens.originalTimestamp = rfc3339(receipt.received).decode()
+        text = _encode(lens.originalTimestamp)
+    if had_none:
+        event.add("originalTimestamp", text)
+    else:
+        event.put("originalTimestamp", text)
+
+
+def _enrich_context(event: Event, lens: Lens, receipt: Receipt) -> None:
+    before = None if lens.context is UNSET else bytes(lens.context)
+    absent = before is None or before == b"null"
+    context = (receipt.context or b"{}") if absent else before
+    if not context.startswith(b"{"):
+        return  # the client's own, whatever it is
+    if not absent and receipt.context is not None:
+        context = _merge(context, receipt.context)
+    context = _stamp(context, receipt)
+    if absent:
+        if context == b"{}":
+            return
+    elif context == before:
+        return
+    if before is None:
+        event.add("context", context)
+    else:
+        event.put("context", context)
+    lens.context = Raw(context)
+
+
+def _merge(own: bytes, around: bytes) -> bytes:
+    """Add to an event's context the keys of its batch's that its own lacks (or has as null)."""
+    theirs, ours = read_object(around), read_object(own)
+    if not theirs or ours is None:
+        return own
+    lacking = {k: v for k, v in theirs.items() if k not in ours or bytes(ours[k]) == b"null"}
+    return _write(ours | lacking) if lacking else own
+
+
+def _stamp(context: bytes, receipt: Receipt) -> bytes:
+    """Add the client's address and user agent where the sender is a user's own device."""
+    try:
+        seen = _context_lens.decode(context)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return context  # holds what Python cannot represent: left exactly alone
+    added: dict[str, Raw | bytes] = {}
+    if receipt.ip is not None and is_missing(seen.ip):
+        name = seen.library.get("name") if isinstance(seen.library, dict) else None
+        if receipt.has_origin or (isinstance(name, str) and name in CLIENT_LIBRARIES):
+            added["ip"] = _encode(receipt.ip)
+    if receipt.user_agent and receipt.has_origin and is_missing(seen.userAgent):
+        added["userAgent"] = _encode(receipt.user_agent)
+    return _write((read_object(context) or {}) | added) if added else context
+
+
+def _write(fields: dict[str, Raw | bytes]) -> bytes:
+    return b"{%b}" % b",".join([b"%b:%b" % (_encode(key), text) for key, text in fields.items()])
+
+
+def user_of(lens: Lens) -> int:
+    """Whose event this is, as a number: order is kept among events of the same number.
+
+    The user is `anonymousId`, else `userId`. Two users may share a number (32 bits); they then
+    wait for each other, and nothing else happens.
+    """
+    user = lens.userId if is_missing(lens.anonymousId) else lens.anonymousId
+    return zlib.crc32(str(user).encode("utf-8", "surrogatepass"))
+
+
+def dated(body: bytes, sent_at: int) -> bytes:
+    """Write `sentAt` (ms since 1970) into a sealed event: the form that is sent."""
+    return b'{"sentAt":"%b",%b' % (rfc3339(sent_at), body[1:])
+
+
+_SENT_AT_SIZE = len(dated(b"{", 0)) - 1
+
+
+def seal(event: Event, receipt: Receipt, *, max_event: int, max_age: float) -> Sealed | Refusal:
+    """Judge what would be sent, and give it the form that is stored.
+
+    Args:
+        max_event: bytes, of the event with its `sentAt`.
+        max_age: seconds.
+    """
+    lens = event.lens
+    refusal = _judge(lens)
+    if refusal is not None:
+        return refusal
+    own = None if lens.sentAt is UNSET else parse_time(lens.sentAt)
+    sent_at = receipt.sent_at_ms if own is None and is_missing(lens.sentAt) else own
+    original = parse_time(lens.originalTimestamp)
+    reference = receipt.received if sent_at is None else sent_at
+    age = 0 if original is None else reference - original
+    if age > max_age * 1000:
+        return Refusal("too_old", f"the event is {age // 1000} s old; the most is {max_age:.0f} s")
+    if lens.sentAt is not UNSET:
+        event.put("sentAt", None)
+    body = event.body()
+    if len(body) + _SENT_AT_SIZE > max_event:
+        size = len(body) + _SENT_AT_SIZE
+        return Refusal("event_too_large", f"the event is {size} bytes; the most is {max_event}")
+    skew = None if sent_at is None else sent_at - receipt.received
+    return Sealed(body, user_of(lens), str(lens.messageId), lens.type, skew, age)
+
+
+def _judge(lens: Lens) -> Refusal | None:
+    if is_missing(lens.type):
+        return Refusal("missing_type", "`type` is missing")
+    if not isinstance(lens.type, str) or lens.type not in TYPES:
+        return Refusal("unknown_type", f"`type` must be one of {', '.join(sorted(TYPES))}")
+    if is_missing(lens.anonymousId) and is_missing(lens.userId):
+        return Refusal("missing_identity", "one of `anonymousId` and `userId` is needed")
+    if lens.type == "track" and is_missing(lens.event):
+        return Refusal("missing_event", "a track event needs `event`")
+    return None
