@@ -18,22 +18,21 @@ class _Entry(msgspec.Struct, frozen=True):
 
     name: str
     module: str
-    attribute: str
     summary: str
 
 
 _COMMANDS = (
-    _Entry("run", "run", "run", "Serve until SIGTERM or SIGINT."),
-    _Entry("demo", "demo", "demo", "Try it out on one machine: sandbox, proxy and a shop page."),
-    _Entry("sandbox", "sandbox", "sandbox", "A local stand-in for Hightouch's events API."),
-    _Entry("check", "check", "check", "Validate the configuration and print what is in effect."),
-    _Entry("map", "map", "map_events", "Print what would be sent for events read."),
-    _Entry("status", "status", "status", "The state of a running proxy."),
-    _Entry("tail", "status", "tail", "The events of a running proxy as they pass."),
-    _Entry("reload", "status", "reload", "Apply a changed configuration to a running proxy."),
-    _Entry("deadletters", "deadletters", "deadletters", "List, show, replay, export, purge."),
-    _Entry("buffer", "buffer", "buffer", "Look after the buffer of a stopped proxy."),
-    _Entry("load", "load", "load", "Send synthetic traffic and report rate and latency."),
+    _Entry("run", "run", "Serve until SIGTERM or SIGINT."),
+    _Entry("demo", "demo", "Try it out on one machine: sandbox, proxy and a shop page."),
+    _Entry("sandbox", "sandbox", "A local stand-in for Hightouch's events API."),
+    _Entry("check", "check", "Validate the configuration and print what is in effect."),
+    _Entry("map", "map", "Print what would be sent for events read."),
+    _Entry("status", "status", "The state of a running proxy."),
+    _Entry("tail", "status", "The events of a running proxy as they pass."),
+    _Entry("reload", "status", "Apply a changed configuration to a running proxy."),
+    _Entry("deadletters", "deadletters", "List, show, replay, export, purge."),
+    _Entry("buffer", "buffer", "Look after the buffer of a stopped proxy."),
+    _Entry("load", "load", "Send synthetic traffic and report rate and latency."),
 )
 
 
@@ -45,8 +44,9 @@ class _LazyGroup(click.Group):
         entry = next((entry for entry in _COMMANDS if entry.name == cmd_name), None)
         if entry is None or not _exists(entry):
             return None
-        found = getattr(importlib.import_module(_module(entry)), entry.attribute)
-        return found if isinstance(found, click.Command) else None
+        members = vars(importlib.import_module(_module(entry))).values()
+        commands = (member for member in members if isinstance(member, click.Command))
+        return next((command for command in commands if command.name == cmd_name), None)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(entry.name, entry.summary) for entry in _COMMANDS if _exists(entry)]

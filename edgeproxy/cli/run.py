@@ -24,7 +24,9 @@ def run(config_path: Path | None, instance: int | None) -> None:
     Then stop accepting, finish what is in flight, flush for at most flush.drain_timeout and
     exit 0. What is not sent by then is on disk and is sent after the next start.
     """
-    from edgeproxy import service  # noqa: PLC0415 (not needed to refuse a configuration)
+    # Not needed to refuse a configuration, nor for the help.
+    from edgeproxy import service  # noqa: PLC0415
+    from edgeproxy.buffer.base import BufferError as BufferProblem  # noqa: PLC0415
 
     read = settings_loader(config_path, instance)
     try:
@@ -35,7 +37,7 @@ def run(config_path: Path | None, instance: int | None) -> None:
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(service.run(settings, read))
-    except OSError as error:  # an address in use, a folder that cannot be written: the words do
+    except (OSError, BufferProblem) as error:  # an address or a buffer in use: the words do
         structlog.get_logger("edgeproxy").critical("failed", reason=str(error))
         sys.exit(1)
     except Exception:  # noqa: BLE001 (the last place that can say in the log why it ended)
