@@ -24,15 +24,15 @@ def run(config_path: Path | None, instance: int | None) -> None:
     Then stop accepting, finish what is in flight, flush for at most flush.drain_timeout and
     exit 0. What is not sent by then is on disk and is sent after the next start.
     """
-    # Not needed to refuse a configuration, nor for the help.
-    from edgeproxy import service  # noqa: PLC0415
-    from edgeproxy.buffer.base import BufferError as BufferProblem  # noqa: PLC0415
-
     read = settings_loader(config_path, instance)
     try:
         settings = read()
     except ConfigError as error:
         refuse(error)
+    # Not needed to refuse a configuration, nor for the help.
+    from edgeproxy import service  # noqa: PLC0415
+    from edgeproxy.buffer.base import BufferFaultError as BufferProblem  # noqa: PLC0415
+
     logs.setup(settings.log)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -69,10 +69,9 @@ def _judge_ports(reader: Reader, settings: Settings) -> None:
 
 def missing_keys(settings: Settings) -> Iterator[Mistake]:
     """Neither `[[sources]]` nor a write key: nobody could send. For commands that serve."""
-    if settings.hightouch.write_key or any(source.name != "default" for source in settings.sources):
-        return  # of `[[sources]]` each must have its keys: judged when they are read
-    if settings.sources[0].hightouch_write_key:
-        return
+    only = settings.sources[0]
+    if only.name != "default" or only.hightouch_write_key:
+        return  # each of `[[sources]]` was judged when it was read
     yield Mistake(
         str(settings.path) if settings.path else "no configuration file",
         "[hightouch]",

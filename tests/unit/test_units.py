@@ -1,0 +1,71 @@
+"""systemd/: systemd itself accepts the units and finds them hardened."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+UNITS = Path(__file__).parents[2] / "systemd"
+EXECUTABLE = "/opt/edgeproxy/bin/edgeproxy"
+NAMES = ["edgeproxy.service", "edgeproxy@1.service"]
+
+
+def analyze(*arguments: str | Path) -> str:
+    found = shutil.which("systemd-analyze")
+    if found is None:
+        assert not os.environ.get("CI"), "systemd-analyze is missing: apt-get install systemd"
+        pytest.skip("systemd-analyze is not installed (apt-get install systemd)")
+    done = subprocess.run(
+        [found, *arguments], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def units(tmp_path: Path) -> Path:
+    """The units as installed, with a program that exists here."""
+    for source in UNITS.iterdir():
+        text = source.read_text().replace(EXECUTABLE, sys.executable)
+        # systemd looks for the documentation where a package would have put it.
+        text = re.sub(r"^Documentation=.*$", "", text, flags=re.MULTILINE)
+        (tmp_path / source.name.replace("@.", "@1.")).write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", [*NAMES, "edgeproxy.socket"])
+def test_systemd_accepts_the_unit(units: Path, name: str):
+    assert analyze("verify", "--man=no", units / name) == ""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_exposure_is_at_most_two(units: Path, name: str):
+    output = analyze("security", "--offline=true", units / name)
+    (level,) = re.findall(r"exposure level for \S+: (\d+\.\d+)", output)
+    assert float(level) <= 2.0
+
+
+@pytest.mark.parametrize("name", ["edgeproxy.service", "edgeproxy@.service"])
+def test_the_unit_keeps_what_the_documentation_promises(name: str):
+    lines = (UNITS / name).read_text().splitlines()
+    for line in (
+        "Type=notify",
+        "Restart=always",
+        "RestartPreventExitStatus=78",
+        "StateDirectory=edgeproxy",
+        "LoadCredential=write_key:/etc/edgeproxy/write_key",
+        "User=edgeproxy",
+    ):
+        assert line in lines
+
+
+def test_the_two_services_differ_in_the_instance_alone():
+    def essence(name: str) -> list[str]:
+        text = (UNITS / name).read_text().replace(" --instance %i", "").replace(" %i,", ",")
+        return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+    assert essence("edgeproxy.service") == essence("edgeproxy@.service")
