@@ -6,7 +6,7 @@ import re
 
 from aiohttp import web
 
-_REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-\d")
+_REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-\d{1,2}")
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
 
 
