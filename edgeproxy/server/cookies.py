@@ -45,11 +45,11 @@ class Site(msgspec.Struct, frozen=True):
 class CookieService:
     """The two handlers. Holds the public suffix list, read at the first request."""
 
-    async def renew(self, request: web.Request) -> web.Response:
+    async def renew(self, request: web.BaseRequest) -> web.Response:
         """Sets the identity cookies and their server copies again."""
         return self._answer(request, renewed)
 
-    async def clear(self, request: web.Request) -> web.Response:
+    async def clear(self, request: web.BaseRequest) -> web.Response:
         """Lets the server copies expire."""
         return self._answer(request, cleared)
 
@@ -64,7 +64,9 @@ class CookieService:
             return None
         return Site(ours, secure=page.scheme == "https")
 
-    def _answer(self, request: web.Request, act: Callable[[str, Site], list[str]]) -> web.Response:
+    def _answer(
+        self, request: web.BaseRequest, act: Callable[[str, Site], list[str]]
+    ) -> web.Response:
         response = web.json_response({"success": True}, headers={"Cache-Control": "no-store"})
         site = self.site(request.host, request.headers.get("Origin"))
         if site is not None:

@@ -25,7 +25,7 @@ class ScriptService:
     def __init__(self, asset: Asset) -> None:
         self._asset = asset
 
-    async def script(self, request: web.Request) -> web.Response:
+    async def script(self, request: web.BaseRequest) -> web.Response:
         """The script; 304 when the client's copy is current."""
         asset = self._asset
         named = request.query.get("v") == asset.version
