@@ -31,13 +31,13 @@ def run(config_path: Path | None, instance: int | None) -> None:
         refuse(error)
     # Not needed to refuse a configuration, nor for the help.
     from edgeproxy import service  # noqa: PLC0415
-    from edgeproxy.buffer.base import BufferFaultError as BufferProblem  # noqa: PLC0415
+    from edgeproxy.buffer.base import BufferFaultError  # noqa: PLC0415
 
     logs.setup(settings.log)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(service.run(settings, read))
-    except (OSError, BufferProblem) as error:  # an address or a buffer in use: the words do
+    except (OSError, BufferFaultError) as error:  # an address or a buffer in use: the words do
         structlog.get_logger("edgeproxy").critical("failed", reason=str(error))
         sys.exit(1)
     except Exception:  # noqa: BLE001 (the last place that can say in the log why it ended)

@@ -121,7 +121,7 @@ def test_a_traceback_shows_no_values_of_variables(form: str, stream: io.StringIO
     except ValueError:
         structlog.get_logger("x").exception("failed")
         logging.getLogger("y").exception("failed")
-    assert stream.getvalue().count("6 characters") == 2
+    assert stream.getvalue().count("7 characters") == 2
     assert secret not in stream.getvalue()
 
 
