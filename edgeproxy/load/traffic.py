@@ -81,15 +81,15 @@ def synthetic(
 ) -> Iterator[Request]:
     """Requests without end. Every event is new: its messageId is unique, its time is now."""
     chance = random.Random(shape.seed)  # noqa: S311  # traffic, not secrets
-    templates = [_template(shape, n, chance) for n in range(max(_TEMPLATES, len(shape.types)))]
+    choice = templates(shape, chance)
     run_id = random.SystemRandom().getrandbits(64)
     number = 0
     while True:
-        now = _timestamp(clock())
+        now = timestamp(clock())
         events = []
         path = b"batch"
         for _ in range(shape.batch):
-            path, template = templates[int(chance.random() * len(templates))]
+            path, template = choice[int(chance.random() * len(choice))]
             user = b"load-%08d" % int(chance.random() * shape.users)
             events.append(template % (b"%016x%016x" % (run_id, number), user, now))
             number += 1
@@ -129,7 +129,7 @@ def from_lines(
 def _request_of(target: Target, events: list[bytes], kind: str, now: float) -> Request:
     if len(events) == 1 and kind in TYPES:
         return target.request(kind.encode(), events[0], 1)
-    return target.request(b"batch", _envelope(events, _timestamp(now)), len(events))
+    return target.request(b"batch", _envelope(events, timestamp(now)), len(events))
 
 
 class _Typed(msgspec.Struct):
@@ -148,13 +148,22 @@ def _envelope(events: list[bytes], now: bytes) -> bytes:
     return b'{"batch":[' + b",".join(events) + b'],"sentAt":"' + now + b'"}'
 
 
-def _timestamp(seconds: float) -> bytes:
+def timestamp(seconds: float) -> bytes:
+    """RFC 3339 in UTC with milliseconds: 24 bytes."""
     text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
     return text[:-6].encode() + b"Z"
 
 
+def templates(shape: Shape, chance: random.Random) -> list[tuple[bytes, bytes]]:
+    """Each a type, as bytes, and an event of it with `%b` for messageId, user and time.
+
+    Filled with 32, 13 and 24 bytes, the event has the shape's size, `sentAt` included where it
+    travels alone.
+    """
+    return [_template(shape, n, chance) for n in range(max(_TEMPLATES, len(shape.types)))]
+
+
 def _template(shape: Shape, number: int, chance: random.Random) -> tuple[bytes, bytes]:
-    """The path of a type, and an event of it with holes for messageId, user and time."""
     kind = shape.types[number % len(shape.types)]
     text = msgspec.json.encode(_event(kind, chance))
     holes = len("@messageId@user@time")
