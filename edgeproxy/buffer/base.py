@@ -5,6 +5,7 @@ dead letters) or released (to be claimed again). An engine holds each lane's ord
 an event of a user is claimed, no later event of that user can be claimed.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
@@ -15,7 +16,7 @@ from edgeproxy.events.intake import Sealed
 __all__ = [
     "Buffer",
     "BufferClosedError",
-    "BufferError",
+    "BufferFaultError",
     "BufferFullError",
     "BufferHeldError",
     "BufferUnusableError",
@@ -27,27 +28,27 @@ __all__ = [
 ]
 
 
-class BufferError(Exception):  # noqa: A001 - always used as base.BufferError or by its subclasses
+class BufferFaultError(Exception):
     """Something is wrong with the buffer; nothing that failed was stored."""
 
 
-class BufferFullError(BufferError):
+class BufferFullError(BufferFaultError):
     """A limit or the disk is reached: ask the client to come back later."""
 
 
-class BufferWriteError(BufferError):
+class BufferWriteError(BufferFaultError):
     """The disk refused a write or a sync: nothing that waited for it is acknowledged."""
 
 
-class BufferClosedError(BufferError):
+class BufferClosedError(BufferFaultError):
     """The buffer is closed; the program is ending."""
 
 
-class BufferHeldError(BufferError):
+class BufferHeldError(BufferFaultError):
     """Another process holds the buffer."""
 
 
-class BufferUnusableError(BufferError):
+class BufferUnusableError(BufferFaultError):
     """The folder cannot hold a buffer: a network file system, a newer schema, no permission."""
 
 
@@ -106,33 +107,40 @@ class Stats(Struct):
 
 
 class Buffer(Protocol):
-    """An engine. All methods are called on the event loop; all but `stats` may raise BufferError."""
+    """An engine. All methods are called on the event loop; all but `stats` may raise BufferFaultError."""
 
-    async def append(
-        self, lane: str, received: int, events: Sequence[Sealed], dead: Sequence[DeadLetter] = ()
-    ) -> None:
-        """Store events and dead letters in one transaction; durable when this returns.
+    def append(
+        self,
+        lane: str,
+        received: int,
+        events: Sequence[Sealed],
+        dead: Sequence[DeadLetter] = (),
+        *,
+        lane_max: int | None = None,
+    ) -> asyncio.Future[None]:
+        """Store events and dead letters in one transaction; durable when the future is done.
 
-        Cancelling the wait does not cancel the storing. Raises BufferFullError or
-        BufferWriteError; then nothing was stored.
+        Cancelling the future does not cancel the storing. `lane_max` bounds the lane's bytes. Raises
+        BufferFullError at once, or the future does, or BufferWriteError; then nothing was stored.
         """
 
-    def claim(self, lane: str, max_events: int, max_bytes: int) -> list[Claimed]:
+    def claim(self, lane: str, max_events: int, max_bytes: int, overhead: int = 0) -> list[Claimed]:
         """Take the next events of a lane, in order, that no unsettled event of their user precedes.
 
-        `max_bytes` bounds the bodies' sum, but one event is given if there is any. Empty when there
-        is nothing to take now. Damaged events are not given; they are counted and removed.
+        `max_bytes` bounds the bodies' sum, each with `overhead` bytes more, but one event is given
+        if there is any. Empty when there is nothing to take now. Damaged events are not given; they
+        become dead letters.
         """
 
-    async def ack(self, lane: str, events: Sequence[Claimed]) -> None:
-        """Forget delivered events. Their users may be claimed again once this returns."""
+    def ack(self, lane: str, events: Sequence[Claimed]) -> asyncio.Future[None]:
+        """Forget delivered events. Their users may be claimed again once the future is done."""
 
     def release(self, lane: str, events: Sequence[Claimed]) -> None:
         """Give claimed events back; they will be claimed again in their old order."""
 
-    async def bury(
+    def bury(
         self, lane: str, events: Sequence[Claimed], letters: Sequence[DeadLetter]
-    ) -> None:
+    ) -> asyncio.Future[None]:
         """Turn claimed events into dead letters, in one transaction."""
 
     def waiting(self, lane: str) -> tuple[int, int]:

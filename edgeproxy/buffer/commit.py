@@ -14,7 +14,7 @@ import apsw
 
 from edgeproxy.buffer.base import (
     BufferClosedError,
-    BufferError,
+    BufferFaultError,
     BufferFullError,
     BufferWriteError,
 )
@@ -33,7 +33,7 @@ class Committer:
         *,
         finish: Callable[[], None],
         committed: Callable[[float], None],
-        rolled_back: Callable[[BufferError], None],
+        rolled_back: Callable[[BufferFaultError], None],
     ) -> None:
         """Take over a connection.
 
@@ -133,13 +133,13 @@ class Committer:
                 return
 
 
-def _translate(error: apsw.Error) -> BufferError:
+def _translate(error: apsw.Error) -> BufferFaultError:
     if isinstance(error, apsw.FullError):
         return BufferFullError("the disk is full")
     return BufferWriteError(f"the database cannot be written: {error}")
 
 
-def _settle(jobs: list[tuple[Job, asyncio.Future[None]]], failure: BufferError | None) -> None:
+def _settle(jobs: list[tuple[Job, asyncio.Future[None]]], failure: BufferFaultError | None) -> None:
     for _, future in jobs:
         if future.done():
             continue  # its caller was cancelled

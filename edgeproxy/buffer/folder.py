@@ -122,7 +122,9 @@ def _create(path: Path) -> None:
     os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     connection = apsw.Connection(str(fresh))
     connection.execute("pragma page_size = 16384")  # suits events of 1-2 KB
-    connection.execute("pragma auto_vacuum = incremental")  # so that a drained backlog's space returns
+    connection.execute(
+        "pragma auto_vacuum = incremental"
+    )  # so that a drained backlog's space returns
     connection.execute("pragma journal_mode = wal")
     with connection:
         connection.execute((resources.files(__package__) / "schema.sql").read_text())

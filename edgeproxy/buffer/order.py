@@ -42,7 +42,7 @@ class Order:
         """How many events are claimed and not settled."""
         return len(self._claimed)
 
-    def claim(self, max_events: int, max_bytes: int, read: Read) -> list[Claimed]:
+    def claim(self, max_events: int, max_bytes: int, overhead: int, read: Read) -> list[Claimed]:
         """Take the next events that may be claimed; see `Buffer.claim`."""
         taken: list[Claimed] = []
         size = 0
@@ -54,11 +54,11 @@ class Order:
             if event.user in self._held:
                 kept.append(event)
                 continue
-            if taken and size + len(event.body) > max_bytes:
+            if taken and size + len(event.body) + overhead > max_bytes:
                 self._window.appendleft(event)
                 break
             taken.append(event)
-            size += len(event.body)
+            size += len(event.body) + overhead
         kept.extend(self._window)
         self._window = kept
         for event in taken:
@@ -96,9 +96,7 @@ class Order:
         self._reread = self._start
         self._read_again()
 
-    def _fill(
-        self, kept: deque[Claimed], max_events: int, max_bytes: int, read: Read
-    ) -> bool:
+    def _fill(self, kept: deque[Claimed], max_events: int, max_bytes: int, read: Read) -> bool:
         """Read on; make room first where those who wait fill the window. False at the end."""
         while True:
             if len(kept) >= WINDOW_EVENTS or sum(len(e.body) for e in kept) >= WINDOW_BYTES:

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from edgeproxy.buffer import folder as buffer_folder
 from edgeproxy.buffer.base import (
-    BufferError,
+    BufferFaultError,
     BufferFullError,
     BufferUnusableError,
     Claimed,
@@ -189,7 +189,7 @@ class SqliteBuffer:
         future.add_done_callback(lambda _: self._no_longer_pending(size))
         return future
 
-    def claim(self, lane: str, max_events: int, max_bytes: int) -> list[Claimed]:
+    def claim(self, lane: str, max_events: int, max_bytes: int, overhead: int = 0) -> list[Claimed]:
         """See `Buffer.claim`."""
         state = self._lanes.get(lane)
         if state is None:
@@ -199,9 +199,9 @@ class SqliteBuffer:
             return self._read(state, after, most, most_bytes)
 
         try:
-            return state.order.claim(max_events, max_bytes, read)
+            return state.order.claim(max_events, max_bytes, overhead, read)
         except apsw.Error as error:
-            raise BufferError(f"the database cannot be read: {error}") from error
+            raise BufferFaultError(f"the database cannot be read: {error}") from error
 
     def ack(self, lane: str, events: Sequence[Claimed]) -> asyncio.Future[None]:
         """See `Buffer.ack`."""
@@ -282,7 +282,8 @@ class SqliteBuffer:
         for event in events:
             user, skew, age, body = event.user, event.skew, event.age, event.body
             check = zlib.crc32(
-                body, zlib.crc32(_pack(id_, user, received, _NO_SKEW if skew is None else skew, age))
+                body,
+                zlib.crc32(_pack(id_, user, received, _NO_SKEW if skew is None else skew, age)),
             )
             rows.append((id_, user, received, skew, age, check, body))
             id_ += 1
@@ -347,10 +348,11 @@ class SqliteBuffer:
         return future
 
     def _recount(self, lane: _Lane) -> None:
-        lane.events, lane.bytes = self._writer.execute(
+        row = self._writer.execute(
             "select count(*), coalesce(sum(length(body) + ?), 0) from events where id > ? and id < ?",
             (_ROW_OVERHEAD, lane.first_id, lane.end_id),
         ).fetchone()
+        lane.events, lane.bytes = row or (0, 0)
 
     def _add_lane(self, name: str) -> _Lane:
         self._writer.execute("insert into lanes (name) values (?)", (name,))
@@ -400,7 +402,7 @@ class SqliteBuffer:
             self._checkpoint()
         self._commits += 1
 
-    def _after_rollback(self, failure: BufferError) -> None:
+    def _after_rollback(self, failure: BufferFaultError) -> None:
         _log.error("buffer_write_failed", reason=str(failure))
         self._appended.clear()
         self._changed.clear()

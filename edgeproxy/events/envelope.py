@@ -6,7 +6,6 @@ others of its batch with it.
 """
 
 import json
-import json.scanner
 import re
 from collections.abc import Iterator, Sequence
 
@@ -15,7 +14,15 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from edgeproxy.events.event import is_missing, read
 
-__all__ = ["MAX_DEPTH", "MAX_EVENTS", "Envelope", "InvalidEnvelopeError", "InvalidJSONError", "open_batch", "open_single"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_EVENTS",
+    "Envelope",
+    "InvalidEnvelopeError",
+    "InvalidJSONError",
+    "open_batch",
+    "open_single",
+]
 
 #: Objects and arrays inside one another, the body itself included (the contract's bound).
 MAX_DEPTH = 128
@@ -157,14 +164,14 @@ def _depth(text: bytes) -> int:
 # characters) and says where each value ends; broken UTF-8 is carried through as surrogates. So
 # each element comes out as the very bytes the client sent, to be judged alone.
 
-_scan = json.scanner.make_scanner(json.JSONDecoder(strict=False))
+_scan = json.JSONDecoder(strict=False).raw_decode
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
 def _value(text: str, at: int) -> tuple[object, int]:
     try:
         value: tuple[object, int] = _scan(text, at)
-    except (StopIteration, ValueError) as error:
+    except ValueError as error:
         raise InvalidJSONError(f"not JSON near character {at}: {error}") from None
     except RecursionError:
         raise InvalidJSONError(f"nested deeper than {MAX_DEPTH}") from None

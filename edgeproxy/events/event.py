@@ -12,7 +12,15 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, Struct
 
-__all__ = ["Event", "Lens", "NotAnObjectError", "UndecodableError", "is_missing", "read", "read_object"]
+__all__ = [
+    "Event",
+    "Lens",
+    "NotAnObjectError",
+    "UndecodableError",
+    "is_missing",
+    "read",
+    "read_object",
+]
 
 
 class UndecodableError(ValueError):
@@ -36,6 +44,8 @@ class Lens(Struct):
     sentAt: Any = UNSET  # noqa: N815
     writeKey: Any = UNSET  # noqa: N815
     context: Raw | msgspec.UnsetType = UNSET
+    properties: Raw | msgspec.UnsetType = UNSET
+    traits: Raw | msgspec.UnsetType = UNSET
 
 
 _lens = msgspec.json.Decoder(Lens)
@@ -47,7 +57,7 @@ _EMPTY = re.compile(rb"\s*\}")
 # JSON text of the keys that normalisation and mapping write most; others are encoded anew.
 _KEYS: Mapping[str, bytes] = {
     key: b'"%b":' % key.encode()
-    for key in (*Lens.__struct_fields__, "properties", "traits", "integrations", "name", "groupId")
+    for key in (*Lens.__struct_fields__, "integrations", "name", "groupId")
 }
 
 

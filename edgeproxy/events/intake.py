@@ -6,6 +6,7 @@ written in front of it when it leaves, moved by the time that it spent here.
 
 import uuid
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -141,7 +142,7 @@ def _date(event: Event, lens: Lens, receipt: Receipt) -> None:
 def _enrich_context(event: Event, lens: Lens, receipt: Receipt) -> None:
     before = None if lens.context is UNSET else bytes(lens.context)
     absent = before is None or before == b"null"
-    context = (receipt.context or b"{}") if absent else before
+    context = (receipt.context or b"{}") if before is None or absent else before
     if not context.startswith(b"{"):
         return  # the client's own, whatever it is
     if not absent and receipt.context is not None:
@@ -184,7 +185,7 @@ def _stamp(context: bytes, receipt: Receipt) -> bytes:
     return _write((read_object(context) or {}) | added) if added else context
 
 
-def _write(fields: dict[str, Raw | bytes]) -> bytes:
+def _write(fields: Mapping[str, Raw | bytes]) -> bytes:
     return b"{%b}" % b",".join([b"%b:%b" % (_encode(key), text) for key, text in fields.items()])
 
 
@@ -209,9 +210,7 @@ _SENT_AT_SIZE = len(dated(b"{", 0)) - 1
 def seal(event: Event, receipt: Receipt, *, max_event: int, max_age: float) -> Sealed | Refusal:
     """Judge what would be sent, and give it the form that is stored.
 
-    Args:
-        max_event: bytes, of the event with its `sentAt`.
-        max_age: seconds.
+    `max_event` is in bytes, of the event with its `sentAt`; `max_age` in seconds.
     """
     lens = event.lens
     refusal = _judge(lens)

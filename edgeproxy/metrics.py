@@ -1,0 +1,148 @@
+"""Everything that is counted, by the names of the contract; totals for `/status` come from here."""
+
+from collections.abc import Callable, Iterable
+from functools import cache
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from edgeproxy.events.verdicts import TYPES
+
+__all__ = ["Metrics"]
+
+# From a commit on an NVMe disk to a request that waited for a slow one.
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+# Delivery and lag: from a healthy second to an outage of days.
+_LONG_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 600, 3600, 21600, 86400, 604800)
+
+
+class _AtScrape(Collector):
+    def __init__(self, values: Callable[[], Iterable[tuple[str, str, float]]]) -> None:
+        self._values = values
+
+    def collect(self) -> Iterable[Metric]:
+        for name, text, value in self._values():
+            yield GaugeMetricFamily(name, text, value=value)
+
+
+class Metrics:
+    """Counters of one process. Amounts are added per request or batch, never per event."""
+
+    def __init__(self) -> None:
+        """Begin at zero, in a registry of its own."""
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"edgeproxy_{name}", text, labels, registry=self.registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"edgeproxy_{name}", text, buckets=buckets, registry=self.registry)
+
+        self._received = counter(
+            "events_received_total", "Events in requests with a known key.", "source", "type"
+        )
+        self._accepted = counter("events_accepted_total", "Events stored.", "source")
+        self._quarantined = counter(
+            "events_quarantined_total", "Events that became dead letters.", "source", "code"
+        )
+        self._duplicate = counter(
+            "events_duplicate_total", "Repeats of an accepted messageId.", "source"
+        )
+        self._filtered = counter(
+            "events_filtered_total", "Events that a filter removed.", "source", "rule"
+        )
+        self._delivered = counter(
+            "events_delivered_total", "Events that Hightouch answered 2xx.", "lane"
+        )
+        self._expired = counter(
+            "events_expired_total",
+            "Dead letters removed by their limits, and events that aged in the buffer.",
+            "source",
+        )
+        self._attempts = counter(
+            "delivery_attempts_total", "Batches sent, by what came of it.", "lane", "outcome"
+        )
+        self.commit_seconds = histogram("commit_seconds", "One transaction and its sync.", _SECONDS)
+        self.request_seconds = histogram(
+            "request_seconds", "From a request's head to its answer.", _SECONDS
+        )
+        self.delivery_seconds = histogram("delivery_seconds", "One attempt.", _LONG_SECONDS)
+        self.delivery_lag_seconds = histogram(
+            "delivery_lag_seconds",
+            "From receipt to delivery, of a batch's first event.",
+            _LONG_SECONDS,
+        )
+        # Children are looked up once: labels() takes a lock and builds a tuple of strings.
+        self._child: Callable[..., Counter] = cache(
+            lambda counter, *labels: counter.labels(*labels)
+        )
+
+    def received(self, source: str, type_: object, events: int = 1) -> None:
+        """Count events that came in; unknown types together, as `other`."""
+        known = type_ if isinstance(type_, str) and type_ in TYPES else "other"
+        self._child(self._received, source, known).inc(events)
+
+    def accepted(self, source: str, events: int) -> None:
+        """Count events that were stored."""
+        self._child(self._accepted, source).inc(events)
+
+    def quarantined(self, source: str, code: str, events: int = 1) -> None:
+        """Count events that became dead letters."""
+        self._child(self._quarantined, source, code).inc(events)
+
+    def duplicates(self, source: str, events: int) -> None:
+        """Count repeats."""
+        self._child(self._duplicate, source).inc(events)
+
+    def filtered(self, source: str, rule: str, events: int = 1) -> None:
+        """Count events that a rule removed."""
+        self._child(self._filtered, source, rule).inc(events)
+
+    def delivered(self, lane: str, events: int) -> None:
+        """Count events that arrived."""
+        self._child(self._delivered, lane).inc(events)
+
+    def expired(self, source: str, events: int) -> None:
+        """Count what a limit removed."""
+        self._child(self._expired, source).inc(events)
+
+    def attempted(self, lane: str, outcome: str) -> None:
+        """Count one batch sent."""
+        self._child(self._attempts, lane, outcome).inc()
+
+    def delivered_by(self, lane: str) -> int:
+        """Events delivered by one lane so far."""
+        return int(self._child(self._delivered, lane)._value.get())  # no public way
+
+    def totals(self) -> dict[str, int]:
+        """The sums that `/status` shows."""
+        return {
+            "received": _sum(self._received),
+            "accepted": _sum(self._accepted),
+            "duplicates": _sum(self._duplicate),
+            "quarantined": _sum(self._quarantined),
+            "filtered": _sum(self._filtered),
+            "delivered": _sum(self._delivered),
+            "expired": _sum(self._expired),
+        }
+
+    def gauges(self, values: Callable[[], Iterable[tuple[str, str, float]]]) -> None:
+        """Read gauges (name, help, value) when somebody asks for them."""
+        self.registry.register(_AtScrape(values))
+
+    def info(self, name: str, text: str, **labels: str) -> None:
+        """Publish a constant: a gauge of 1 with labels."""
+        gauge = Gauge(f"edgeproxy_{name}", text, list(labels), registry=self.registry)
+        gauge.labels(**labels).set(1)
+
+
+def _sum(counter: Counter) -> int:
+    return int(
+        sum(
+            sample.value
+            for metric in counter.collect()
+            for sample in metric.samples
+            if sample.name.endswith("_total")
+        )
+    )
