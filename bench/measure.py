@@ -68,16 +68,16 @@ class Bench:
             self.load(proxy.port, case, _WARM_UP_SECONDS)
             before, cpu = proxy.totals()["accepted"], proxy.cpu_seconds()
             load = self.load(proxy.port, case)
-            totals, cpu = proxy.totals(), proxy.cpu_seconds() - cpu
+            cpu, so_far = proxy.cpu_seconds() - cpu, proxy.totals()["accepted"]
             time.sleep(_SETTLE_SECONDS)
-            delivered = proxy.totals()["delivered"]
+            totals = proxy.totals()
+            delivered, accepted = totals["delivered"], totals["accepted"]
             _compare(delivered, upstream.counts()["plain_bytes"])
-            accepted = totals["accepted"]
             return {
                 **_of_load(load, case),
                 "accepted": accepted,
                 "delivered_share": delivered / max(1, accepted),
-                "cpu_us_per_event": 1e6 * cpu / max(1, accepted - before),
+                "cpu_us_per_event": 1e6 * cpu / max(1, so_far - before),
                 "memory_mb": proxy.memory_mb(peak=True),
             }
 
