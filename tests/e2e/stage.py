@@ -13,7 +13,7 @@ import aiohttp
 
 from edgeproxy.sandbox import Arrival, Sandbox
 from tests.e2e import oracle
-from tests.e2e.processes import environment, free_port
+from tests.e2e.processes import environment, free_ports
 from tests.e2e.relay import Relay
 
 HIGHTOUCH_KEY = "the-key-at-hightouch"
@@ -79,7 +79,7 @@ async def open_stage(folder: Path, tables: dict[str, object]):
     """Start everything; afterwards stop the proxy with SIGTERM and expect exit code 0."""
     sandbox = Sandbox(HIGHTOUCH_KEY)
     async with sandbox.serve() as endpoint:
-        stage = Stage(sandbox, free_port(), free_port())
+        stage = Stage(sandbox, *free_ports(2))
         config = folder / "config.toml"
         config.write_text(_toml(_settings(stage, endpoint, folder, tables)))
         process = await asyncio.create_subprocess_exec(

@@ -58,6 +58,6 @@ def test_a_build_that_fails_leaves_the_assets_and_says_what_it_needs(hook, tree,
     monkeypatch.setattr(
         hook, "_node_program", lambda _: [sys.executable, "-c", "raise SystemExit(3)"]
     )
-    with pytest.raises(RuntimeError, match="npm ci.*ended with 3"):
+    with pytest.raises(RuntimeError, match=r"npm ci.*ended with 3"):
         hook.build(tree)
     assert sorted((tree / hook.ASSETS).iterdir()) == before
