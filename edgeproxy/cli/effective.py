@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 
 from edgeproxy.config import Loaded, Source
-from edgeproxy.config.kinds import Kind, keys, secret
+from edgeproxy.config.kind import Kind
+from edgeproxy.config.kinds import keys, secret
 from edgeproxy.config.settings import TABLES, SourceTable, kinds_of
 
 __all__ = ["Line", "effective", "mask"]
@@ -69,7 +70,7 @@ def _mapping(loaded: Loaded) -> Iterator[Line]:
     yield Line("[[tests]]", "number", str(len(settings.tests)), origin)
 
 
-def _written(kind: Kind, value: Any) -> str:  # noqa: ANN401 (whatever the kind reads)
+def _written(kind: Kind, value: Any) -> str:
     if not kind.secret:
         return kind.write(value)
     return kind.write(tuple(map(mask, value)) if isinstance(value, tuple) else mask(value))

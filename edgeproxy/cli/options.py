@@ -13,9 +13,9 @@ from edgeproxy.config import (
     Judge,
     Settings,
     default_path,
+    fit_to_serve,
     for_instance,
     load,
-    missing_keys,
 )
 
 __all__ = ["config_option", "instance_option", "refuse", "settings_for", "settings_loader"]
@@ -23,9 +23,9 @@ __all__ = ["config_option", "instance_option", "refuse", "settings_for", "settin
 WRONG_CONFIGURATION = 78  # EX_CONFIG of sysexits.h; the units do not restart on it
 
 JUDGES: tuple[Judge, ...] = ()
-"""Asked by every command. The mapping's own judge belongs here."""
-SERVING_JUDGES: tuple[Judge, ...] = (missing_keys, *JUDGES)
-"""Asked by commands that need a working proxy."""
+"""Asked by every command. This is the place of the mapping's judge."""
+SERVING_JUDGES: tuple[Judge, ...] = (fit_to_serve, *JUDGES)
+"""Asked by commands that serve: with JUDGES alone, neither keys nor readable files are needed."""
 
 config_option = click.option(
     "--config",

@@ -3,7 +3,7 @@
 Pure but for reading the named files: no network, no database, no event loop.
 """
 
-from edgeproxy.config.judging import Judge, is_loopback, missing_keys
+from edgeproxy.config.judging import Judge, fit_to_serve, is_loopback
 from edgeproxy.config.loading import Loaded, default_path, for_instance, load, load_explained
 from edgeproxy.config.mistakes import ConfigError, Mistake, nearest
 from edgeproxy.config.reading import resolve
@@ -38,11 +38,11 @@ __all__ = [
     "Source",
     "Validation",
     "default_path",
+    "fit_to_serve",
     "for_instance",
     "is_loopback",
     "load",
     "load_explained",
-    "missing_keys",
     "nearest",
     "resolve",
 ]

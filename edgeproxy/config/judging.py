@@ -7,7 +7,7 @@ from edgeproxy.config.mistakes import Mistake
 from edgeproxy.config.reading import Reader
 from edgeproxy.config.settings import Settings
 
-__all__ = ["Judge", "is_loopback", "judge_together", "missing_keys"]
+__all__ = ["Judge", "fit_to_serve", "is_loopback", "judge_together"]
 
 Judge = Callable[[Settings], Iterable[Mistake]]
 """Looks at whole settings and names what is wrong with them."""
@@ -67,11 +67,14 @@ def _judge_ports(reader: Reader, settings: Settings) -> None:
         reader.note("[admin]", "port", f"{admin.port} is [server] port too", "give it another")
 
 
-def missing_keys(settings: Settings) -> Iterator[Mistake]:
-    """Neither `[[sources]]` nor a write key: nobody could send. For commands that serve."""
+def fit_to_serve(settings: Settings) -> Iterator[Mistake]:
+    """What a proxy needs to serve, and other commands do not: its files, and a write key."""
+    yield from settings.unreadable
     only = settings.sources[0]
     if only.name != "default" or only.hightouch_write_key:
         return  # each of `[[sources]]` was judged when it was read
+    if any(mistake.key.startswith("write_key") for mistake in settings.unreadable):
+        return
     yield Mistake(
         str(settings.path) if settings.path else "no configuration file",
         "[hightouch]",

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from edgeproxy.config.judging import Judge, judge_together, missing_keys
-from edgeproxy.config.mistakes import ConfigError, Mistake
+from edgeproxy.config.judging import Judge, fit_to_serve, judge_together
+from edgeproxy.config.mistakes import ConfigError
 from edgeproxy.config.reading import Reader
 from edgeproxy.config.settings import (
     Admin,
@@ -45,12 +45,12 @@ def load(
     path: Path | None,
     environ: Mapping[str, str],
     *,
-    judges: Iterable[Judge] = (missing_keys,),
+    judges: Iterable[Judge] = (fit_to_serve,),
 ) -> Settings:
     """Read, resolve and judge the settings.
 
     `judges` are asked once everything is read; this is where the mapping package says what is
-    wrong with its tables, and where commands that do not serve leave out `missing_keys`.
+    wrong with its tables, and where commands that do not serve leave out `fit_to_serve`.
     Raises ConfigError with every mistake found.
     """
     return load_explained(path, environ, judges=judges).settings
@@ -60,13 +60,13 @@ def load_explained(
     path: Path | None,
     environ: Mapping[str, str],
     *,
-    judges: Iterable[Judge] = (missing_keys,),
+    judges: Iterable[Judge] = (fit_to_serve,),
 ) -> Loaded:
     """As `load`, and say where each value came from."""
     reader = Reader(path, environ)
     settings = _read(reader, path)
     judge_together(settings, reader)
-    mistakes: list[Mistake] = reader.mistakes
+    mistakes = reader.mistakes
     for judge in judges:
         mistakes.extend(judge(settings))
     if mistakes:
@@ -92,6 +92,7 @@ def _read(reader: Reader, path: Path | None) -> Settings:
         tests=reader.rows("tests"),
         path=path,
         folder=reader.folder,
+        unreadable=tuple(reader.unreadable),
         credentials=reader.credentials,
     )
 

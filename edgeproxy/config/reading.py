@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from edgeproxy.config.kinds import Kind
+from edgeproxy.config.kind import Kind
 from edgeproxy.config.mistakes import ConfigError, Mistake, nearest
 from edgeproxy.config.settings import TABLES, kinds_of
 
@@ -54,6 +54,8 @@ class Reader:
         credentials = environ.get("CREDENTIALS_DIRECTORY")
         self.credentials = Path(credentials) if credentials else None
         self.mistakes: list[Mistake] = []
+        self.unreadable: list[Mistake] = []
+        """Files that settings name and this process cannot read: for some commands no matter."""
         self.failed: set[tuple[str, str]] = set()
         self.origins: dict[str, str] = {}
         self._environ = environ
@@ -138,9 +140,12 @@ class Reader:
                 origin, value = self._value(label, name, key, kind, given)
             except _WrongError as wrong:
                 self.failed.add((name, key))
+                if wrong.unreadable:
+                    self.unreadable.append(wrong.mistake)
+                    continue
                 self.mistakes.append(wrong.mistake)
                 if kind.secret:  # so that it is not reported as missing, too
-                    values[key] = kind.read(f"unreadable-{name}-{key}")
+                    values[key] = kind.read(f"unusable-{name}-{key}")
                 continue
             self.origins[f"{name}.{key}"] = origin
             if origin != "default":
@@ -209,7 +214,8 @@ class Reader:
             remedy = "name a file that the user of this process can read"
             if self.credentials and path.parent == self.folder:
                 remedy += f", or a credential in {self.credentials}"
-            raise _WrongError(where, label, key, f"{path}: {error.strerror}", remedy) from error
+            problem = f"{path}: {error.strerror}"
+            raise _WrongError(where, label, key, problem, remedy, unreadable=True) from error
 
     def resolve(self, path: Path) -> Path:
         """Where a file named in the settings is: a credential of that name, else beside the file."""
@@ -226,6 +232,16 @@ def resolve(path: Path, folder: Path, credentials: Path | None) -> Path:
 class _WrongError(Exception):
     """One value cannot be used."""
 
-    def __init__(self, where: str, label: str, key: str, problem: str, remedy: str = "") -> None:
+    def __init__(
+        self,
+        where: str,
+        label: str,
+        key: str,
+        problem: str,
+        remedy: str = "",
+        *,
+        unreadable: bool = False,
+    ) -> None:
         super().__init__(problem)
         self.mistake = Mistake(where, label, key, problem, remedy)
+        self.unreadable = unreadable

@@ -9,8 +9,10 @@ from typing import Annotated, Any, get_type_hints
 
 import msgspec
 
-from edgeproxy.config import kinds
-from edgeproxy.config.kinds import Kind, Network
+from edgeproxy.config import addresses, kinds
+from edgeproxy.config.addresses import Network
+from edgeproxy.config.kind import Kind
+from edgeproxy.config.mistakes import Mistake
 
 __all__ = [
     "TABLES",
@@ -33,7 +35,7 @@ DAY = 86400.0
 YEAR = 366 * DAY
 REGION = kinds.pattern(r"[a-z]{2}(-[a-z]+)+-\d{1,2}", 'a region such as "us-east-1"')
 OPTIONAL_REGION = kinds.pattern(r"|[a-z]{2}(-[a-z]+)+-\d{1,2}", 'a region such as "us-east-1"')
-ENDPOINT = kinds.url("https", "http", example='"https://us-east-1.hightouch-events.com"')
+ENDPOINT = addresses.url("https", "http", example='"https://us-east-1.hightouch-events.com"')
 
 _SECRETS = frozenset({"write_key", "write_keys", "hightouch_write_key", "token", "proxy"})
 
@@ -54,7 +56,7 @@ class Hightouch(_Table, frozen=True):
     write_key: Annotated[str, kinds.secret()] = ""
     region: Annotated[str, REGION] = "us-east-1"
     endpoint: Annotated[str, ENDPOINT] = ""
-    proxy: Annotated[str, kinds.url("http", example='"http://proxy:3128"', login=True)] = ""
+    proxy: Annotated[str, addresses.url("http", example='"http://proxy:3128"', login=True)] = ""
     ca_file: Annotated[Path | None, kinds.file_name()] = None
 
 
@@ -81,7 +83,7 @@ class SourceTable(_Table, frozen=True):
     hightouch_write_key: Annotated[str, kinds.secret()] = ""
     region: Annotated[str, OPTIONAL_REGION] = ""
     endpoint: Annotated[str, ENDPOINT] = ""
-    allowed_origins: Annotated[tuple[str, ...], kinds.origins()] = ("*",)
+    allowed_origins: Annotated[tuple[str, ...], addresses.origins()] = ("*",)
     max_size: Annotated[int | None, kinds.size(1000, optional=True)] = None
 
 
@@ -92,9 +94,9 @@ class Server(msgspec.Struct, frozen=True):
     port: Annotated[int, kinds.count(0, 65535)] = 8080
     reuse_port: Annotated[bool, kinds.flag()] = False
     public_url: Annotated[
-        str, kinds.url("https", "http", example='"https://events.example.com"', path=True)
+        str, addresses.url("https", "http", example='"https://events.example.com"', path=True)
     ] = ""
-    trusted_proxies: Annotated[tuple[Network, ...], kinds.networks()] = ()
+    trusted_proxies: Annotated[tuple[Network, ...], addresses.networks()] = ()
     client_ip: Annotated[str, kinds.choice("full", "truncated", "off")] = "full"
     max_request: Annotated[int, kinds.size(1000, 2**30)] = 4 * 2**20
     tls_cert: Annotated[Path | None, kinds.file_name()] = None
@@ -181,6 +183,8 @@ class Settings(msgspec.Struct, frozen=True):
     """The file they were read from."""
     folder: Path = Path()
     """What relative file names in the file are relative to: the file's folder."""
+    unreadable: tuple[Mistake, ...] = ()
+    """Files that settings name and this process cannot read; their settings are empty."""
     credentials: Path | None = None
     """systemd's $CREDENTIALS_DIRECTORY: relative names are looked for there first."""
 

@@ -71,10 +71,15 @@ def _judge_keys(reader: Reader, rows: list[_Row]) -> None:
 
 def _judge_missing(reader: Reader, rows: list[_Row], hightouch: Hightouch) -> None:
     for row in rows:
-        if not row.table.write_key:
+        if not row.table.write_key and (row.name, "write_key") not in reader.failed:
             remedy = "set it to the key that SDKs send to this source, or set write_key_file"
             reader.note(row.label, "write_key", "is missing", remedy)
-        if not row.table.hightouch_write_key and not hightouch.write_key:
+        tried = {(row.name, "hightouch_write_key"), ("hightouch", "write_key")}
+        if (
+            not row.table.hightouch_write_key
+            and not hightouch.write_key
+            and tried.isdisjoint(reader.failed)
+        ):
             reader.note(
                 row.label,
                 "hightouch_write_key",

@@ -162,3 +162,27 @@ def test_a_certificate_needs_its_key(tmp_path: Path):
 def test_a_token_lets_the_admin_listener_leave_the_machine(tmp_path: Path):
     path = write(tmp_path, '[hightouch]\nwrite_key = "k"\n[admin]\nhost = "::"\ntoken = "t"')
     assert load(path, {}).admin.host == "::"
+
+
+def test_a_command_that_does_not_serve_needs_no_file_that_settings_name(tmp_path: Path):
+    text = """
+        [hightouch]
+        write_key_file = "absent"
+        ca_file = "absent"
+        [admin]
+        token_file = "absent"
+        [[sources]]
+        name = "web"
+        write_key_file = "absent"
+        """
+    path = write(tmp_path, text)
+    assert len(lines(path)) == 4
+    settings = load(path, {}, judges=())
+    assert [mistake.key for mistake in settings.unreadable] == [
+        "write_key_file",
+        "ca_file",
+        "write_key_file",
+        "token_file",
+    ]
+    assert settings.admin.token == ""
+    assert settings.sources[0].write_keys == ()

@@ -1,0 +1,71 @@
+"""Kinds of settings that name a place in the network: URLs, networks, origins."""
+
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from urllib.parse import SplitResult, urlsplit
+
+from edgeproxy.config.kind import Kind, listed, show, text_of
+
+__all__ = ["Network", "networks", "origins", "url"]
+
+Network = IPv4Network | IPv6Network
+
+
+def _split(value: str) -> SplitResult:
+    try:
+        parts = urlsplit(value)
+        _ = parts.port  # raises for a port that is not a number
+    except ValueError as error:
+        raise ValueError(f"{show(value)} is not a URL ({error})") from error
+    return parts
+
+
+def url(*schemes: str, example: str, login: bool = False, path: bool = False) -> Kind:
+    """A URL's beginning, without a trailing slash; empty for none. A login is never shown."""
+
+    def read(value: object) -> str:
+        found = text_of(value)
+        if not found:
+            return ""
+        parts = _split(found)
+        shown = "the value" if parts.username or parts.password else show(found)
+        if parts.scheme not in schemes or not parts.hostname:
+            raise ValueError(f"{shown} does not begin with a scheme and a host, as {example} does")
+        if (parts.username or parts.password) and not login:
+            raise ValueError("holds a user name or password, which has no meaning here")
+        if (parts.path.strip("/") and not path) or parts.query or parts.fragment:
+            raise ValueError(f"{shown} has more than a scheme and a host; write it as {example}")
+        return found.rstrip("/")
+
+    def write(value: str) -> str:
+        return show(re.sub(r"//[^/@]*@", "//…@", value))
+
+    return Kind(read, write)
+
+
+def networks() -> Kind:
+    """IP networks or addresses."""
+
+    def one(value: str) -> Network:
+        try:
+            return ip_network(value)
+        except ValueError as error:
+            raise ValueError(
+                f'{show(value)} is not an address or network such as "10.0.0.0/8" ({error})'
+            ) from error
+
+    return listed(one)
+
+
+def origins() -> Kind:
+    """Origins as browsers send them, or "*"."""
+
+    def one(value: str) -> str:
+        if value == "*":
+            return value
+        parts = _split(value)
+        if not parts.scheme or not parts.hostname or value.count("/") != 2 or "@" in value:
+            raise ValueError(f'{show(value)} is not an origin such as "https://shop.example.com"')
+        return value.lower()
+
+    return listed(one)
