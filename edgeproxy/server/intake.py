@@ -103,6 +103,7 @@ class Intake:
         self._metrics = metrics
         self._dedupe = Dedupe(validation.dedupe_ids)
         self._now = now
+        self._watchers: list[Callable[[str, Sequence[Sealed]], None]] = []
         self.configure(mapper, validation, keep_received=keep_received)
 
     def configure(self, mapper: Mapper, validation: Validation, *, keep_received: bool) -> None:
@@ -111,6 +112,13 @@ class Intake:
         self._validation = validation
         self._keep_received = keep_received
         self._dedupe.resize(validation.dedupe_ids)
+
+    def watch(self, watcher: Callable[[str, Sequence[Sealed]], None]) -> None:
+        """Call with a source's name and events whenever some of one request became durable.
+
+        The request's answer waits for the call, so it must be quick and must not raise.
+        """
+        self._watchers.append(watcher)
 
     async def take(
         self, source: Source, events: Sequence[Raw | bytes], receipt: Receipt, *, is_utf8: bool
@@ -139,6 +147,8 @@ class Intake:
             )
             self._dedupe.storing(found.ids, stored)
             await asyncio.shield(stored)
+            for watcher in self._watchers:
+                watcher(source.name, found.sealed)
         # Repeats within this very request wait for the transaction above; those of another
         # request for that one's. If it fails, the repeat fails with it.
         for repeat in found.repeats:
