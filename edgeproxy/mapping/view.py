@@ -1,0 +1,113 @@
+"""An event as rules read it: by path, decoding each object on the way once and only when asked."""
+
+from collections.abc import Iterator
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from edgeproxy.events import Event
+from edgeproxy.mapping.objects import Text, is_null, read_array, read_members
+from edgeproxy.mapping.paths import EVERY, Path
+
+__all__ = ["Index", "View"]
+
+#: Which element of each `[]` of a path, from the left.
+Index = tuple[int, ...]
+
+_IN_LENS = frozenset({"context", "properties", "traits"})
+_TEXTS = frozenset(
+    {
+        "type",
+        "messageId",
+        "anonymousId",
+        "userId",
+        "event",
+        "timestamp",
+        "originalTimestamp",
+        "sentAt",
+    }
+)
+
+
+class View:
+    """Reads the event as it was when the view was made; what rules write is not seen."""
+
+    __slots__ = ("_arrays", "_event", "_objects", "_top")
+
+    def __init__(self, event: Event) -> None:
+        self._event = event
+        self._top: dict[str, Raw | bytes] | None = None
+        self._objects: dict[Path, dict[str, Raw] | None] = {}
+        self._arrays: dict[Path, list[Raw] | None] = {}
+
+    def top(self, key: str) -> Text | None:
+        """The JSON text of a top-level field; None if it is absent (null is given as it is)."""
+        if key in _IN_LENS:
+            text = getattr(self._event.lens, key)
+            return None if text is UNSET else text
+        if key in _TEXTS:
+            value = getattr(self._event.lens, key)
+            if value is UNSET:
+                return None
+            if type(value) is str:
+                return msgspec.json.encode(value)
+        if self._top is None:
+            self._top = self._event.fields()
+        return self._top.get(key)
+
+    def members(self, path: Path) -> dict[str, Raw] | None:
+        """One level of the object at a path without `[]`; None if there is no object."""
+        try:
+            return self._objects[path]
+        except KeyError:
+            text = self.text(path)
+            found = None if text is None else read_members(text)
+            self._objects[path] = found
+            return found
+
+    def elements(self, path: Path) -> list[Raw] | None:
+        """The elements of the array at a path without `[]`; None if there is no array."""
+        try:
+            return self._arrays[path]
+        except KeyError:
+            text = self.text(path)
+            found = None if text is None else read_array(text)
+            self._arrays[path] = found
+            return found
+
+    def text(self, path: Path) -> Text | None:
+        """The JSON text at a path without `[]`; None if there is nothing."""
+        last = path[-1]
+        if len(path) == 1:
+            return self.top(last) if isinstance(last, str) else None
+        if isinstance(last, str):
+            members = self.members(path[:-1])
+            return None if members is None else members.get(last)
+        elements = self.elements(path[:-1])
+        if elements is None or not isinstance(last, int) or last >= len(elements):
+            return None
+        return elements[last]
+
+    def present(self, path: Path) -> Text | None:
+        """As `text`, but None for null too."""
+        text = self.text(path)
+        return None if text is None or is_null(text) else text
+
+    def select(self, path: Path) -> Iterator[tuple[Index, Text]]:
+        """What is present at a path with `[]`, with the places it was found at."""
+        for index, place in self.places(path):
+            text = self.present(place)
+            if text is not None:
+                yield index, text
+
+    def places(self, path: Path) -> Iterator[tuple[Index, Path]]:
+        """Every concrete path that a path with `[]` stands for, as the event's arrays have it."""
+        if EVERY not in path:
+            yield (), path
+            return
+        at = path.index(EVERY)
+        head, tail = path[:at], path[at + 1 :]
+        for number in range(len(self.elements(head) or ())):
+            for index, place in self.places((*head, number, *tail)):
+                # The indexes of a nested `[]` follow those of the one around it.
+                yield (number, *index), place
