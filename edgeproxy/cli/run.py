@@ -37,12 +37,22 @@ def run(config_path: Path | None, instance: int | None) -> None:
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(service.run(settings, read))
-    except (OSError, BufferFaultError) as error:  # an address or a buffer in use: the words do
-        structlog.get_logger("edgeproxy").critical("failed", reason=str(error))
+    except Exception as error:  # noqa: BLE001 (the last place that can say in the log why it ended)
+        log = structlog.get_logger("edgeproxy")
+        cause = _only(error)
+        if isinstance(cause, OSError | BufferFaultError):
+            # An address or a buffer in use, a disk that is full: the words say enough.
+            log.critical("failed", reason=str(cause))
+        else:
+            log.critical("failed", exc_info=error)
         sys.exit(1)
-    except Exception:  # noqa: BLE001 (the last place that can say in the log why it ended)
-        structlog.get_logger("edgeproxy").critical("failed", exc_info=True)
-        sys.exit(1)
+
+
+def _only(error: Exception) -> Exception:
+    """What a task group wrapped, if that is one error."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

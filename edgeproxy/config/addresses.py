@@ -58,14 +58,15 @@ def networks() -> Kind:
 
 
 def origins() -> Kind:
-    """Origins as browsers send them, or "*"."""
+    """Origins as browsers send them, `https://*.example.com` for all below, or "*" for any."""
 
     def one(value: str) -> str:
-        if value == "*":
+        value = value.rstrip("/").lower()
+        if value in {"*", "null"}:  # null: pages from files, as in some apps
             return value
         parts = _split(value)
         if not parts.scheme or not parts.hostname or value.count("/") != 2 or "@" in value:
             raise ValueError(f'{show(value)} is not an origin such as "https://shop.example.com"')
-        return value.lower()
+        return value
 
     return listed(one)

@@ -29,7 +29,7 @@ def test_a_source_takes_what_it_does_not_say_from_hightouch(tmp_path: Path):
         [[sources]]
         name = "web"
         write_key = ["one", "two", "one"]
-        allowed_origins = ["https://Shop.example.com"]
+        allowed_origins = ["https://Shop.example.com/", "https://*.example.org", "null"]
         [[sources]]
         name = "app"
         write_key = "three"
@@ -42,7 +42,7 @@ def test_a_source_takes_what_it_does_not_say_from_hightouch(tmp_path: Path):
     assert web.write_keys == ("one", "two")
     assert web.hightouch_write_key == "ht"
     assert web.endpoint == "https://eu-west-1.hightouch-events.com"
-    assert web.allowed_origins == ("https://shop.example.com",)
+    assert web.allowed_origins == ("https://shop.example.com", "https://*.example.org", "null")
     assert web.max_size is None
     assert app.hightouch_write_key == "ht-app"
     assert app.endpoint == "http://127.0.0.1:9400"
