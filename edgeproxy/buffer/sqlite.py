@@ -7,17 +7,18 @@ at once with an SQLite that has the WAL-reset fix, which is why it comes with us
 
 import asyncio
 import os
-import struct
 import time
-import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import apsw
 import structlog
 from msgspec import Struct
 
+from edgeproxy.buffer import deadletters
 from edgeproxy.buffer import folder as buffer_folder
 from edgeproxy.buffer.base import (
     BufferFaultError,
@@ -29,15 +30,24 @@ from edgeproxy.buffer.base import (
     Stats,
 )
 from edgeproxy.buffer.commit import Committer
+from edgeproxy.buffer.deadletters import DeadLetterFilter, Purged, Replayed
 from edgeproxy.buffer.order import Order
+from edgeproxy.buffer.rows import (
+    DELETE,
+    INSERT,
+    LANE_SHIFT,
+    ROW_OVERHEAD,
+    SELECT,
+    checksum,
+    every_event,
+    ranges,
+)
 from edgeproxy.events.intake import Sealed
 
 __all__ = ["SqliteBuffer"]
 
 _log = structlog.get_logger("edgeproxy.buffer")
 
-_LANE_SHIFT = 46  # 70 thousand billion events a lane, 131 thousand lanes
-_ROW_OVERHEAD = 64  # bytes of a row that are not its body, as counted against a lane's limit
 _PAGE = 16384
 _CHECKPOINT_PAGES = 256  # 4 MiB of WAL: then a checkpoint begins beside the commits
 _RESTART_PAGES = 4096  # 64 MiB: checkpoints cannot keep up, so commits wait for one
@@ -46,26 +56,7 @@ _TIDY_SECONDS = 1.0
 _QUIET_COMMITS = 20  # in that time: then nobody notices a checkpoint
 _MINIMUM_SQLITE = (3, 51, 3)  # sqlite.org/wal.html, "The WAL-Reset Bug"
 
-_NO_SKEW = -(1 << 63)
-_pack = struct.Struct("<qqqqq").pack
-
-_INSERT = "insert into events values (?, ?, ?, ?, ?, ?, ?)"
-_SELECT = (
-    "select id, user, received, skew, age, checksum, body from events"
-    " where id > ? and id < ? order by id limit ?"
-)
-_DELETE = "delete from events where id between ? and ?"
-_BURY = (
-    "insert into dead_letters (lane, code, message, form, received, died, message_id, revision,"
-    " receipt, status, answer, skew, age, checksum, body)"
-    " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
-
-
-def checksum(id_: int, user: int, received: int, skew: int | None, age: int, body: bytes) -> int:
-    """CRC-32 over an event's columns, verified whenever it is claimed."""
-    columns = _pack(id_, user, received, _NO_SKEW if skew is None else skew, age)
-    return zlib.crc32(body, zlib.crc32(columns))
+_PURGE_ROWS = 500  # looked at or removed at a time
 
 
 class _Lane(Struct):
@@ -78,11 +69,11 @@ class _Lane(Struct):
 
     @property
     def first_id(self) -> int:
-        return self.number << _LANE_SHIFT
+        return self.number << LANE_SHIFT
 
     @property
     def end_id(self) -> int:
-        return (self.number + 1) << _LANE_SHIFT
+        return (self.number + 1) << LANE_SHIFT
 
 
 class SqliteBuffer:
@@ -175,7 +166,7 @@ class SqliteBuffer:
         lane_max: int | None = None,
     ) -> asyncio.Future[None]:
         """See `Buffer.append`."""
-        size = sum([len(event.body) for event in events]) + _ROW_OVERHEAD * len(events)
+        size = sum([len(event.body) for event in events]) + ROW_OVERHEAD * len(events)
         self._admit(lane, size + sum([len(letter.body) for letter in dead]), lane_max)
         self._pending_bytes += size
 
@@ -225,7 +216,7 @@ class SqliteBuffer:
         claimed = state.order.claimed
         return (
             state.events - claimed,
-            state.bytes - state.order.claimed_bytes - _ROW_OVERHEAD * claimed,
+            state.bytes - state.order.claimed_bytes - ROW_OVERHEAD * claimed,
         )
 
     def lanes(self) -> list[str]:
@@ -273,6 +264,109 @@ class SqliteBuffer:
         self._writer.close()  # the last connection checkpoints and removes the WAL
         self._lock.release()
 
+    # --- dead letters and erasure -----------------------------------------------------------------
+
+    def reading(self) -> apsw.Connection:
+        """A further connection, only for reading, for one other thread; its caller closes it."""
+        return buffer_folder.connect(self._path / buffer_folder.DATABASE, read_only=True)
+
+    async def purge_dead(self, chosen: DeadLetterFilter) -> int:
+        """Remove the dead letters that a filter fits; how many.
+
+        They go some hundred at a time, each time durably; cancelling stops between two such steps.
+        """
+        removed = 0
+        connection = self.reading()
+        try:
+            found = (stored.id for stored in deadletters.iterate(connection, chosen))
+            while ids := await asyncio.to_thread(_some, found):
+                removed += await self._remove_dead(ids)
+        finally:
+            connection.close()
+        return removed
+
+    async def replay(self, moves: Sequence[Replayed]) -> int:
+        """Turn dead letters into events again, all in one transaction; how many were moved.
+
+        A letter that is gone meanwhile is left out, so that none is moved twice. Cancelling does
+        not stop it. Raises BufferFullError or BufferWriteError: then nothing was moved.
+        """
+        moved = 0
+
+        def job() -> None:
+            nonlocal moved
+            for move in moves:
+                if not self._delete_dead([move.id]):
+                    continue
+                moved += 1
+                if move.event is not None:
+                    size = len(move.event.body) + ROW_OVERHEAD
+                    self._insert(move.lane, move.received, [move.event], size)
+
+        self._admit("", 0, None)
+        await asyncio.shield(self._committer.submit(job))
+        return moved
+
+    async def purge_user(self, user: str) -> Purged:
+        """Erase everything of a user: events and dead letters that name them.
+
+        The user is an anonymousId or a userId. What is in flight at this moment may arrive.
+        """
+        events = 0
+        connection = self.reading()
+        try:
+            for lane in list(self._lanes.values()):
+                found = (
+                    stored.event.id
+                    for stored in every_event(connection, lane.name)
+                    if deadletters.is_of_user(stored.event.body, user)
+                )
+                while ids := await asyncio.to_thread(_some, found):
+                    events += await self._purge(lane, ids)
+        finally:
+            connection.close()
+        return Purged(events, await self.purge_dead(DeadLetterFilter(user=user)))
+
+    async def _remove_dead(self, ids: Sequence[int]) -> int:
+        removed = 0
+
+        def job() -> None:
+            nonlocal removed
+            removed = self._delete_dead(ids)
+
+        await asyncio.shield(self._committer.submit(job))
+        return removed
+
+    def _delete_dead(self, ids: Sequence[int]) -> int:
+        removed = size = 0
+        for id_ in ids:
+            row = self._writer.execute(
+                "select length(body) from dead_letters where id = ?", (id_,)
+            ).fetchone()
+            if row is not None:
+                self._writer.execute("delete from dead_letters where id = ?", (id_,))
+                removed += 1
+                size += cast("int", row[0])
+        self._totals["dead_letters"] -= removed
+        self._totals["dead_letter_bytes"] -= size
+        self._changed.add("")
+        return removed
+
+    async def _purge(self, lane: _Lane, ids: Sequence[int]) -> int:
+        before = 0
+
+        def job() -> None:
+            nonlocal before
+            before = self._writer.total_changes()
+            self._writer.executemany(DELETE, [(id_, id_) for id_ in ids])
+            before = self._writer.total_changes() - before
+            self._recount(lane)
+            self._changed.add(lane.name)
+
+        await asyncio.shield(self._committer.submit(job))
+        lane.order.forget()
+        return before
+
     # --- inside a transaction ---------------------------------------------------------------------
 
     def _insert(self, name: str, received: int, events: Sequence[Sealed], size: int) -> None:
@@ -281,13 +375,10 @@ class SqliteBuffer:
         rows = []
         for event in events:
             user, skew, age, body = event.user, event.skew, event.age, event.body
-            check = zlib.crc32(
-                body,
-                zlib.crc32(_pack(id_, user, received, _NO_SKEW if skew is None else skew, age)),
-            )
+            check = checksum(id_, user, received, skew, age, body)
             rows.append((id_, user, received, skew, age, check, body))
             id_ += 1
-        self._writer.executemany(_INSERT, rows)
+        self._writer.executemany(INSERT, rows)
         lane.next_sequence += len(rows)
         lane.events += len(rows)
         lane.bytes += size
@@ -295,29 +386,7 @@ class SqliteBuffer:
         self._appended.add(name)
 
     def _insert_dead(self, letters: Sequence[DeadLetter]) -> None:
-        self._writer.executemany(
-            _BURY,
-            [
-                (
-                    letter.lane,
-                    letter.code,
-                    letter.message,
-                    letter.form,
-                    letter.received,
-                    letter.died,
-                    letter.message_id,
-                    letter.revision,
-                    letter.receipt,
-                    letter.status,
-                    letter.answer,
-                    letter.skew,
-                    letter.age,
-                    zlib.crc32(letter.body),
-                    letter.body,
-                )
-                for letter in letters
-            ],
-        )
+        deadletters.insert(self._writer, letters)
         self._totals["dead_letters"] += len(letters)
         self._totals["dead_letter_bytes"] += sum(len(letter.body) for letter in letters)
         self._changed.add("")
@@ -329,10 +398,10 @@ class SqliteBuffer:
 
         def job() -> None:
             before = self._writer.total_changes()
-            self._writer.executemany(_DELETE, _ranges([event.id for event in events]))
+            self._writer.executemany(DELETE, ranges([event.id for event in events]))
             if self._writer.total_changes() - before == len(events):
                 lane.events -= len(events)
-                lane.bytes -= sum([len(e.body) for e in events]) + _ROW_OVERHEAD * len(events)
+                lane.bytes -= sum([len(e.body) for e in events]) + ROW_OVERHEAD * len(events)
             else:
                 self._recount(lane)  # some were purged meanwhile
             self._changed.add(name)
@@ -350,14 +419,14 @@ class SqliteBuffer:
     def _recount(self, lane: _Lane) -> None:
         row = self._writer.execute(
             "select count(*), coalesce(sum(length(body) + ?), 0) from events where id > ? and id < ?",
-            (_ROW_OVERHEAD, lane.first_id, lane.end_id),
+            (ROW_OVERHEAD, lane.first_id, lane.end_id),
         ).fetchone()
         lane.events, lane.bytes = row or (0, 0)
 
     def _add_lane(self, name: str) -> _Lane:
         self._writer.execute("insert into lanes (name) values (?)", (name,))
         number = self._writer.last_insert_rowid()
-        lane = _Lane(number, name, 1, 0, 0, Order(number << _LANE_SHIFT))
+        lane = _Lane(number, name, 1, 0, 0, Order(number << LANE_SHIFT))
         self._lanes[name] = lane
         return lane
 
@@ -415,7 +484,7 @@ class SqliteBuffer:
         for number, name, next_sequence, events, size in self._writer.execute(
             "select number, name, next_sequence, events, bytes from lanes order by number"
         ):
-            order = known[name].order if name in known else Order(number << _LANE_SHIFT)
+            order = known[name].order if name in known else Order(number << LANE_SHIFT)
             self._lanes[name] = _Lane(number, name, next_sequence, events, size, order)
         self._totals = dict(self._writer.execute("select name, value from totals"))
 
@@ -476,7 +545,7 @@ class SqliteBuffer:
         size = 0
         damaged: list[Claimed] = []
         for id_, user, received, skew, age, check, body in self._reader.execute(
-            _SELECT, (after, lane.end_id, most)
+            SELECT, (after, lane.end_id, most)
         ):
             event = Claimed(id_, user, received, skew, age, body)
             if check != checksum(id_, user, received, skew, age, body):
@@ -538,18 +607,8 @@ class SqliteBuffer:
             return 0
 
 
-def _ranges(ids: list[int]) -> list[tuple[int, int]]:
-    """Write ids as ranges of consecutive ones: a batch is a handful of statements."""
-    ids = sorted(ids)
-    ranges: list[tuple[int, int]] = []
-    start = end = ids[0]
-    for id_ in ids[1:]:
-        if id_ != end + 1:
-            ranges.append((start, end))
-            start = id_
-        end = id_
-    ranges.append((start, end))
-    return ranges
+def _some(ids: Iterator[int]) -> list[int]:
+    return list(islice(ids, _PURGE_ROWS))
 
 
 def _require_sqlite() -> None:

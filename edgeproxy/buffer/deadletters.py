@@ -1,0 +1,198 @@
+"""Dead letters as rows: reading them with filters, for people and commands.
+
+Reading goes page by page and holds no transaction between pages: it needs constant memory, and a
+running proxy can write and checkpoint meanwhile. What is written to the table is the buffer's doing
+(`SqliteBuffer.purge_dead`, `replay`, `purge_user`), since it keeps the counters.
+"""
+
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, cast
+
+import apsw
+import msgspec
+from msgspec import Struct
+
+from edgeproxy.buffer.base import DeadLetter
+from edgeproxy.events.intake import Sealed
+
+__all__ = [
+    "DeadLetterFilter",
+    "Purged",
+    "Replayed",
+    "StoredDeadLetter",
+    "count",
+    "insert",
+    "is_of_user",
+    "iterate",
+    "oldest",
+]
+
+_PAGE_ROWS = 200  # at most 20 MB where every body is as large as it may be
+
+_COLUMNS = (
+    "lane, code, message, form, received, died, message_id, revision, receipt, status, answer,"
+    " skew, age, checksum, body"
+)
+_INSERT = f"insert into dead_letters ({_COLUMNS}) values ({', '.join('?' * 15)})"  # noqa: S608
+
+
+class DeadLetterFilter(Struct, frozen=True):
+    """Which dead letters are meant: those that every given field fits."""
+
+    code: str | None = None
+    source: str | None = None
+    since: int | None = None  # ms since 1970: died then or later
+    user: str | None = None  # the event's anonymousId, userId or previousId
+    id: str | None = None  # the dead letter's number, or the event's messageId
+
+
+class StoredDeadLetter(Struct):
+    """A dead letter with its number, which no other one ever gets."""
+
+    id: int
+    letter: DeadLetter
+    intact: bool  # False: the body is not what was stored
+
+
+class Replayed(Struct):
+    """What becomes of one dead letter in a replay: an event again, or (None) only removed."""
+
+    id: int  # the dead letter's
+    lane: str
+    received: int  # ms since 1970
+    event: Sealed | None
+
+
+class Purged(Struct, frozen=True):
+    """How much a purge removed."""
+
+    events: int
+    dead_letters: int
+
+
+class _Identity(Struct):
+    anonymousId: Any = None  # noqa: N815 - the wire's spelling
+    userId: Any = None  # noqa: N815
+    previousId: Any = None  # noqa: N815
+
+
+_identity = msgspec.json.Decoder(_Identity)
+
+
+def is_of_user(body: bytes, user: str) -> bool:
+    """Whether an event names a user as anonymousId, userId or previousId (of an alias).
+
+    A body that cannot be decoded is the user's when it contains the name: better one too many is
+    erased.
+    """
+    try:
+        identity = _identity.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return user.encode("utf-8", "surrogatepass") in body
+    ids = (identity.anonymousId, identity.userId, identity.previousId)
+    return any(id_ is not None and str(id_) == user for id_ in ids)
+
+
+def count(connection: apsw.Connection, chosen: DeadLetterFilter) -> int:
+    """How many dead letters a filter fits. Reads each one where the filter names a user."""
+    if chosen.user is not None:
+        return sum(1 for _ in iterate(connection, chosen))
+    where, values = _where(chosen)
+    row = connection.execute(f"select count(*) from dead_letters where {where}", values).fetchone()  # noqa: S608
+    return 0 if row is None else int(row[0])
+
+
+def iterate(
+    connection: apsw.Connection, chosen: DeadLetterFilter, *, newest_first: bool = False
+) -> Iterator[StoredDeadLetter]:
+    """Those that a filter fits, in the order of their death, in constant memory.
+
+    Those that die meanwhile may or may not be among them; removing what was given is safe.
+    """
+    where, values = _where(chosen)
+    beyond, direction = ("<", "desc") if newest_first else (">", "asc")
+    statement = (
+        f"select id, {_COLUMNS} from dead_letters"  # noqa: S608 - constants only
+        f" where id {beyond} ? and {where} order by id {direction} limit {_PAGE_ROWS}"
+    )
+    last = (1 << 62) if newest_first else 0
+    while rows := connection.execute(statement, (last, *values)).fetchall():
+        for row in rows:
+            stored = _from_row(row)
+            if chosen.user is None or is_of_user(stored.letter.body, chosen.user):
+                yield stored
+        last = cast("int", rows[-1][0])
+
+
+def insert(connection: apsw.Connection, letters: Sequence[DeadLetter]) -> None:
+    """Add letters in the transaction that is open."""
+    connection.executemany(_INSERT, [_to_row(letter) for letter in letters])
+
+
+def oldest(connection: apsw.Connection, after: int, most: int) -> list[tuple[int, int, str, int]]:
+    """Number, death, lane and body's size of the next `most` letters after a number."""
+    rows = connection.execute(
+        "select id, died, lane, length(body) from dead_letters where id > ? order by id limit ?",
+        (after, most),
+    ).fetchall()
+    return cast("list[tuple[int, int, str, int]]", rows)
+
+
+def _where(chosen: DeadLetterFilter) -> tuple[str, list[str | int]]:
+    conditions = ["1"]
+    values: list[str | int] = []
+    for condition, value in (
+        ("code = ?", chosen.code),
+        ("lane = ?", chosen.source),
+        ("died >= ?", chosen.since),
+    ):
+        if value is not None:
+            conditions.append(condition)
+            values.append(value)
+    if chosen.id is not None:
+        conditions.append("(message_id = ? or cast(id as text) = ?)")
+        values += [chosen.id, chosen.id]
+    return " and ".join(conditions), values
+
+
+def _to_row(letter: DeadLetter) -> tuple[str | int | bytes | None, ...]:
+    return (
+        letter.lane,
+        letter.code,
+        letter.message,
+        letter.form,
+        letter.received,
+        letter.died,
+        letter.message_id,
+        letter.revision,
+        letter.receipt,
+        letter.status,
+        letter.answer,
+        letter.skew,
+        letter.age,
+        zlib.crc32(letter.body),
+        letter.body,
+    )
+
+
+def _from_row(row: Sequence[Any]) -> StoredDeadLetter:
+    (id_, lane, code, message, form, received, died, message_id, revision) = row[:9]
+    (receipt, status, answer, skew, age, checksum, body) = row[9:]
+    letter = DeadLetter(
+        lane=lane,
+        code=code,
+        message=message,
+        form=cast('Literal["received", "sent"]', form),
+        received=received,
+        died=died,
+        body=body,
+        message_id=message_id,
+        revision=revision,
+        receipt=receipt,
+        status=status,
+        answer=answer,
+        skew=skew,
+        age=age,
+    )
+    return StoredDeadLetter(id_, letter, zlib.crc32(body) == checksum)

@@ -1,0 +1,90 @@
+"""Events as rows: their numbers, their checksums, and reading them in order."""
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import apsw
+from msgspec import Struct
+
+from edgeproxy.buffer.base import Claimed
+
+__all__ = [
+    "DELETE",
+    "INSERT",
+    "LANE_SHIFT",
+    "ROW_OVERHEAD",
+    "SELECT",
+    "StoredEvent",
+    "checksum",
+    "every_event",
+    "ranges",
+]
+
+LANE_SHIFT = 46  # 70 thousand billion events a lane, 131 thousand lanes
+ROW_OVERHEAD = 64  # bytes of a row that are not its body, as counted against a lane's limit
+
+INSERT = "insert into events values (?, ?, ?, ?, ?, ?, ?)"
+SELECT = (
+    "select id, user, received, skew, age, checksum, body from events"
+    " where id > ? and id < ? order by id limit ?"
+)
+DELETE = "delete from events where id between ? and ?"
+
+_PAGE_ROWS = 500
+_NO_SKEW = -(1 << 63)
+_pack = struct.Struct("<qqqqq").pack
+
+
+class StoredEvent(Struct):
+    """An event as it lies in the buffer."""
+
+    lane: str
+    event: Claimed
+    intact: bool  # False: its checksum does not match
+
+
+def checksum(id_: int, user: int, received: int, skew: int | None, age: int, body: bytes) -> int:
+    """CRC-32 over an event's columns, verified whenever it is claimed."""
+    columns = _pack(id_, user, received, _NO_SKEW if skew is None else skew, age)
+    return zlib.crc32(body, zlib.crc32(columns))
+
+
+def every_event(connection: apsw.Connection, lane: str | None = None) -> Iterator[StoredEvent]:
+    """All events (of one lane), lane by lane, each in its order, in constant memory.
+
+    Reads page by page and holds no transaction between pages. Raises apsw.CorruptError where the
+    database cannot be read.
+    """
+    for number, name in connection.execute(
+        "select number, name from lanes order by number"
+    ).fetchall():
+        if lane not in {None, name}:
+            continue
+        after, end = cast("int", number) << LANE_SHIFT, (cast("int", number) + 1) << LANE_SHIFT
+        while rows := connection.execute(SELECT, (after, end, _PAGE_ROWS)).fetchall():
+            for row in rows:
+                stored = _from_row(cast("str", name), row)
+                yield stored
+                after = stored.event.id
+
+
+def _from_row(lane: str, row: Sequence[Any]) -> StoredEvent:
+    id_, user, received, skew, age, check, body = row
+    intact = check == checksum(id_, user, received, skew, age, body)
+    return StoredEvent(lane, Claimed(id_, user, received, skew, age, body), intact)
+
+
+def ranges(ids: list[int]) -> list[tuple[int, int]]:
+    """Write ids as ranges of consecutive ones: a batch is a handful of statements."""
+    ids = sorted(ids)
+    found: list[tuple[int, int]] = []
+    start = end = ids[0]
+    for id_ in ids[1:]:
+        if id_ != end + 1:
+            found.append((start, end))
+            start = id_
+        end = id_
+    found.append((start, end))
+    return found
