@@ -67,7 +67,7 @@ class Narrator:
         for event in events:
             name, who = _about(event.body)
             self._line("accepted", event.type, name, who)
-            self._tell(kind="accepted", id=event.message_id, type=event.type, name=name)
+            self._tell(kind="accepted", id=event.message_id, type=event.type, name=name, who=who)
 
     def received(self, arrival: Arrival) -> None:
         """The sandbox has this one."""
@@ -79,6 +79,7 @@ class Narrator:
             id=arrival.message_id,
             type=arrival.type,
             name=name,
+            who=who,
             blocked=arrival.blocked,
         )
 
@@ -87,6 +88,7 @@ class Narrator:
         if event in _BATCHES:
             count = int(fields.get("events", 0))
             delivered, answer = _BATCHES[event], str(fields.get("answer", ""))
+            answer = answer.removeprefix("http_")
             took = f"{float(fields.get('seconds', 0)) * 1000:.0f} ms"
             stage = "flushed" if delivered else "waiting"
             self._line(stage, "batch", _counted(count), f"{answer} in {took}".strip())

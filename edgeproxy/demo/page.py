@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import resources
 from pathlib import PurePosixPath
 
@@ -74,7 +75,7 @@ class Shop:
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
         )
         await response.prepare(request)
-        with self._narrator.listen() as heard:
+        with self._narrator.listen() as heard, suppress(ConnectionResetError):  # the page is gone
             on = self._sandbox.faults != _OFF
             await response.write(_message(msgspec.json.encode({"kind": "upstream", "on": on})))
             while not self._closing.is_set():

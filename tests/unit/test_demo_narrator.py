@@ -58,6 +58,7 @@ async def test_a_page_hears_what_the_terminal_shows():
         "id": "m1",
         "type": "page",
         "name": "Home",
+        "who": "",
     }
     assert json.loads(heard.get_nowait()) == {"kind": "upstream", "on": False}
 

@@ -62,8 +62,8 @@ function drawProducts() {
     const add = el('button', { type: 'button', className: 'add', textContent: 'Add' })
     add.setAttribute('aria-label', `Add ${product.name} to the cart`)
     add.onclick = () => change(product, 1)
-    foot.append(el('span', { className: 'price', textContent: money.format(product.price) }), keep, add)
-    $('products').append(el('li', {}, look, foot))
+    foot.append(el('span', { className: 'price', textContent: money.format(product.price) }), add)
+    $('products').append(el('li', {}, look, keep, foot))
   }
 }
 
@@ -167,7 +167,7 @@ function row(event) {
     element: el(
       'li', {},
       el('span', { className: `type ${event.type}`, textContent: event.type }),
-      el('span', { className: 'name', textContent: event.name || '' }),
+      el('span', { className: 'name', textContent: event.name || event.who }),
       el('span', { className: 'state', textContent: 'accepted' }),
     ),
   }
@@ -186,9 +186,15 @@ const HEARD = {
     counts.received += 1
     const { element, since } = row(event)
     element.classList.add('received')
-    element.querySelector('.state').textContent = event.blocked
-      ? `blocked: ${event.blocked}`
-      : `received, ${Math.max(1, Math.round(performance.now() - since))} ms`
+    const took = performance.now() - since
+    const told = took < 995 ? `${Math.max(1, Math.round(took))} ms` : `${(took / 1000).toFixed(1)} s`
+    element
+      .querySelector('.state')
+      .replaceChildren(
+        ...(event.blocked
+          ? [`blocked: ${event.blocked}`]
+          : [el('span', { className: 'long', textContent: 'received after ' }), told]),
+      )
     rows.delete(event.id)
   },
   flushed(batch) {
