@@ -189,9 +189,13 @@ async def run(settings: Settings, read_settings: Callable[[], Settings]) -> None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    hangup = asyncio.Event()  # heard before systemd is told that it may send one
+    loop.add_signal_handler(signal.SIGHUP, hangup.set)
     async with start(settings, read_settings) as (service, stop_accepting):
         async with asyncio.TaskGroup() as group:
-            reloads = group.create_task(_reload_on_hangup(service, notifier), name="reloads")
+            reloads = group.create_task(
+                _reload_on_hangup(hangup, service, notifier), name="reloads"
+            )
             watchdog = group.create_task(_feed_watchdog(notifier), name="watchdog")
             notifier.ready()
             _log.info(
@@ -219,9 +223,9 @@ async def _flush(service: Service) -> None:
         _log.info("drain_timeout", left=service.buffer.stats().events)
 
 
-async def _reload_on_hangup(service: Service, notifier: systemd.Notifier) -> None:
-    hangup = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
+async def _reload_on_hangup(
+    hangup: asyncio.Event, service: Service, notifier: systemd.Notifier
+) -> None:
     while True:
         await hangup.wait()
         hangup.clear()

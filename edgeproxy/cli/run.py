@@ -37,7 +37,7 @@ def run(config_path: Path | None, instance: int | None) -> None:
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(service.run(settings, read))
-    except Exception as error:  # noqa: BLE001 (the last place that can say in the log why it ended)
+    except Exception as error:
         log = structlog.get_logger("edgeproxy")
         cause = _only(error)
         if isinstance(cause, OSError | BufferFaultError):
