@@ -1,6 +1,46 @@
+# Everything happens in .venv; `make test` makes it. PYTHON3 is what it is made from.
+PYTHON3 ?= python3
 PYTHON ?= .venv/bin/python
+BIN := $(dir $(PYTHON))
 
-# Measures the proxy against its baselines; ARGS="--help" lists what can be chosen.
+.PHONY: help
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: test
+test: tools .venv/installed ## install what the tests need, then check and test everything
+	$(MAKE) check
+	$(BIN)pytest $(ARGS)
+
+.PHONY: check
+check: ## formatting, lint, types, layers
+	$(BIN)ruff format --check .
+	$(BIN)ruff check .
+	$(BIN)mypy
+	$(BIN)lint-imports
+
+.PHONY: format
+format: ## put the code in shape, as far as a program can
+	$(BIN)ruff format .
+	$(BIN)ruff check --fix .
+
+.PHONY: install
+install: .venv/installed ## make .venv with the project, editable, and its tools
+
+.venv/installed: pyproject.toml package-lock.json hatch_build.py
+	$(PYTHON3) -m venv .venv
+	.venv/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	.venv/bin/python -m pip install --quiet --editable . --group dev
+	touch $@
+
+.PHONY: tools
+tools: ## Debian's packages for the tests, as root (NO_APT=1 leaves them out)
+	@sh .ci/debian-packages
+
 .PHONY: bench
-bench:
+bench: ## measure the proxy against its baselines; ARGS="--help" lists what can be chosen
 	$(PYTHON) -m bench $(ARGS)
+
+.PHONY: clean
+clean: ## forget what was built and tested; .venv stays
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
