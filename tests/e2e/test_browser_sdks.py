@@ -17,15 +17,15 @@ from tests.e2e.site import Site
 
 HERE = Path(__file__).parent
 ALL_TYPES = {"identify", "track", "page", "screen", "group", "alias"}
-EVERY_CALL = """sdk => {
-  sdk.page('Docs', 'Start', {n: 1})
-  sdk.identify('user-1', {email: 'zoe@example.com', logins: 7})
+EVERY_CALL = """sdk => Promise.all([
+  sdk.page('Docs', 'Start', {n: 1}),
+  sdk.identify('user-1', {email: 'zoe@example.com', logins: 7}),
   sdk.track('Order Completed', {total: 12.5, tax: 1e-7, name: 'Zoë’s “Café” ☕ 東京',
-    products: [{sku: 'A-1', price: 9.9}], coupon: null})
-  sdk.group('group-1', {employees: 42})
-  sdk.screen('Settings', 'Main', {x: 1})
-  sdk.alias('user-2', 'user-1')
-}"""
+    products: [{sku: 'A-1', price: 9.9}], coupon: null}),
+  sdk.group('group-1', {employees: 42}),
+  sdk.screen('Settings', 'Main', {x: 1}),
+  sdk.alias('user-2', 'user-1'),
+]).then(() => null)"""
 
 
 @pytest.fixture
