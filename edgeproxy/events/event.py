@@ -20,6 +20,7 @@ __all__ = [
     "is_missing",
     "read",
     "read_object",
+    "spliced",
 ]
 
 
@@ -51,10 +52,13 @@ class Lens(Struct):
 _lens = msgspec.json.Decoder(Lens)
 _object = msgspec.json.Decoder(dict[str, Raw])
 _any = msgspec.json.Decoder()
+_encode = msgspec.json.encode
 
 _EMPTY = re.compile(rb"\s*\}")
 
-# JSON text of the keys that normalisation and mapping write most; others are encoded anew.
+_RAW_FIELDS = frozenset({"context", "properties", "traits"})
+
+# JSON text of the keys that normalisation adds most; others are encoded anew.
 _KEYS: Mapping[str, bytes] = {
     key: b'"%b":' % key.encode()
     for key in (*Lens.__struct_fields__, "integrations", "name", "groupId")
@@ -62,10 +66,10 @@ _KEYS: Mapping[str, bytes] = {
 
 
 def read(text: Raw | bytes) -> Any:
-    """Decode one JSON value for judging it; None when it cannot be represented (`1e400`)."""
+    """Decode one JSON value for judging it; None when it cannot be represented (`1e400`) or is broken."""
     try:
         return _any.decode(text)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -82,6 +86,14 @@ def is_missing(value: object) -> bool:
     if value:
         return False
     return value is UNSET or not isinstance(value, bool | int | float)
+
+
+def spliced(text: bytes, added: Mapping[str, Raw | bytes]) -> bytes:
+    """Add fields, that it does not have, to the front of an object's JSON text; the rest stays as it is."""
+    start = text.index(b"{") + 1
+    fields = b",".join([_key(key) + value for key, value in added.items()])
+    comma = b"" if _EMPTY.match(text, start) else b","
+    return b"{%b%b%b" % (fields, comma, text[start:])
 
 
 class Event:
@@ -113,21 +125,25 @@ class Event:
         else:
             self._put[key] = text
 
-    def fields(self) -> dict[str, Raw | bytes]:
+    def fields(self) -> dict[str, Raw]:
         """All top-level fields as JSON text, changes applied, in the order they will be sent."""
-        fields: dict[str, Raw | bytes] = dict(self._added)
         # Of duplicate keys the last wins, as the decoder has it.
-        fields.update(_object.decode(self.raw))
+        fields = _object.decode(self.raw)
+        if self._added:
+            fields = {key: Raw(text) for key, text in self._added.items()} | fields
         for key, text in self._put.items():
             if text is None:
                 fields.pop(key, None)
             else:
-                fields[key] = text
+                fields[key] = Raw(text)
         return fields
 
     def replace(self, fields: Mapping[str, Raw | bytes]) -> None:
         """Take new top-level fields (after mapping); the lens is read again."""
-        self.raw = _write(fields)
+        texts = {
+            key: Raw(text) if isinstance(text, bytes) else text for key, text in fields.items()
+        }
+        self.raw = _encode(texts)
         self.lens = _look(self.raw)
         self._added = {}
         self._put = {}
@@ -135,22 +151,13 @@ class Event:
     def body(self) -> bytes:
         """The event as JSON text; the client's own bytes where nothing changed."""
         if self._put:
-            return _write(self.fields())
+            return _encode(self.fields())
         raw = bytes(self.raw)
-        if not self._added:
-            return raw
-        start = raw.index(b"{") + 1
-        added = b",".join([_key(key) + text for key, text in self._added.items()])
-        comma = b"" if _EMPTY.match(raw, start) else b","
-        return b"{%b%b%b" % (added, comma, raw[start:])
+        return spliced(raw, self._added) if self._added else raw
 
 
 def _key(key: str) -> bytes:
-    return _KEYS.get(key) or msgspec.json.encode(key) + b":"
-
-
-def _write(fields: Mapping[str, Raw | bytes]) -> bytes:
-    return b"{%b}" % b",".join([b"%b%b" % (_key(key), text) for key, text in fields.items()])
+    return _KEYS.get(key) or _encode(key) + b":"
 
 
 def _look(raw: bytes | Raw) -> Lens:
@@ -175,11 +182,14 @@ def _look_closer(raw: bytes | Raw) -> Lens:
     seen: dict[str, Any] = {}
     for name in Lens.__struct_fields__:
         if name in fields:
-            seen[name] = fields[name] if name == "context" else _representable(fields[name])
+            text = fields[name]
+            seen[name] = text if name in _RAW_FIELDS else _representable(text)
     return Lens(**seen)
 
 
 def _representable(text: Raw) -> Any:
     value = read(text)
     # A number too large for Python is still a value: its spelling stands for it.
-    return bytes(text).decode() if value is None and bytes(text) != b"null" else value
+    if value is None and bytes(text) != b"null":
+        return bytes(text).decode("utf-8", "backslashreplace")
+    return value

@@ -4,63 +4,41 @@ Rules read the event as it came; none sees what another wrote. What changes is c
 which are applied level by level at the end, so that everything else keeps its bytes.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from edgeproxy.events import Event
 from edgeproxy.mapping.counters import Counters, Trace
-from edgeproxy.mapping.objects import Edits, Text, edit
+from edgeproxy.mapping.objects import Edits, Text, edit, is_null
 from edgeproxy.mapping.paths import EVERY, Path, show_path
+from edgeproxy.mapping.plan import Chain, Input, Plan, Ready
 from edgeproxy.mapping.rules import Rule
 from edgeproxy.mapping.transforms import DROPPED, run_chain
 from edgeproxy.mapping.values import Unfit, decode, encode
 from edgeproxy.mapping.view import Index, View
 from edgeproxy.mapping.writing import put_edits
 
-__all__ = ["Plan"]
+__all__ = ["apply"]
 
 
-class Plan:
-    """The rules for one kind of event, sorted so that outer outputs come before inner ones.
-
-    Each entry is a chain: the rules for one output key, the winning one first; the next has its
-    say only where the condition of the one before is not met.
-    """
-
-    __slots__ = ("_chains", "_counters", "_stay")
-
-    def __init__(
-        self, chains: Iterable[Sequence[Rule]], counters: Counters, stay: frozenset[Path]
-    ) -> None:
-        """Take rules.
-
-        Args:
-            stay: output keys of the field table, which are mapped to themselves and therefore not
-                moved away when a rule reads them.
-        """
-        self._chains = sorted((tuple(chain) for chain in chains), key=lambda c: len(c[0].output))
-        self._counters = counters
-        self._stay = stay
-
-    @property
-    def outputs(self) -> tuple[Path, ...]:
-        """Every output key that a rule may supply."""
-        return tuple(chain[0].output for chain in self._chains)
-
-    def apply(self, event: Event, source: str, view: View, trace: Trace | None) -> None:
-        """Change the event. Never raises: what cannot be supplied is left out and counted."""
-        work = _Work(source, view, self._counters, trace)
-        for chain in self._chains:
-            work.run(chain)
-        if not work.edits and not work.used:
-            return
-        for path in work.used:
-            if path not in self._stay:
-                _take_out(work.edits, path)
-        failed: list[str] = []
-        put_edits(event, work.edits, failed)
-        for reason in failed:
-            work.leave_out("", "", reason)
+def apply(
+    plan: Plan, event: Event, source: str, view: View, counters: Counters, trace: Trace | None
+) -> None:
+    """Apply rules to an event. Never raises: what cannot be supplied is left out and counted."""
+    chains = plan.for_event(view)
+    if not chains:
+        return
+    work = _Work(source, view, counters, trace)
+    for chain in chains:
+        work.run(chain)
+    for path in work.used:
+        _take_out(work.edits, path)
+    if not work.edits:
+        return
+    failed: list[str] = []
+    put_edits(event, work.edits, failed)
+    for reason in failed:
+        work.leave_out("", "", reason)
 
 
 class _Work:
@@ -76,16 +54,17 @@ class _Work:
         self.edits: Edits = {}
         self.used: list[Path] = []
 
-    def run(self, chain: Sequence[Rule]) -> None:
-        for rule in chain:
+    def run(self, chain: Chain) -> None:
+        for ready in chain:
+            rule = ready.rule
             if rule.when is not None and not rule.when.uses_item and not self._holds(rule, None):
                 continue
-            if EVERY in rule.output:
-                self._supply_elements(rule)
-            elif rule.is_plain:
-                self._move(rule)
+            if ready.is_plain:
+                self._move(ready)
+            elif ready.is_elementwise:
+                self._supply_elements(ready)
             else:
-                self._supply(rule)
+                self._supply(ready)
             return
 
     def _holds(self, rule: Rule, item: Text | None) -> bool:
@@ -103,34 +82,36 @@ class _Work:
 
     # --- one field ---
 
-    def _move(self, rule: Rule) -> None:
+    def _move(self, ready: Ready) -> None:
         """The most common rule, a path for a path, without anything else."""
-        for path in rule.inputs:
-            text = self._view.present(path)
-            if text is None:
+        for one in ready.inputs:
+            text = self._view.inside(one.around, one.last)
+            if text is None or is_null(text):
                 continue
-            self._use(rule)
-            if path == rule.output:
-                if self._trace is not None:
-                    self._trace.add(rule.key, "kept", rule.name, rule.key)
-            else:
-                self._write(rule, rule.output, text, _verb(rule, path), path)
+            self._use(ready)
+            rule = ready.rule
+            if one.path != rule.output:
+                _put_in(self.edits, rule.output, text)
+            if self._trace is not None:
+                self._trace.add(ready.key, _verb(rule, one), rule.name, show_path(one.path))
             return
 
-    def _supply(self, rule: Rule) -> None:
+    def _supply(self, ready: Ready) -> None:
+        rule = ready.rule
         if rule.value is not None:
             self._write(rule, rule.output, rule.value, "set")
         elif rule.expr is not None:
             self._compute(rule, rule.output, None)
         else:
-            self._read(rule)
+            self._read(ready)
 
-    def _read(self, rule: Rule) -> None:
-        for path in rule.inputs:
-            text = self._gather(path) if EVERY in path else self._view.present(path)
+    def _read(self, ready: Ready) -> None:
+        rule = ready.rule
+        for one in ready.inputs:
+            text = self._gather(one.path) if one.gathers else self._view.present(one.path)
             if text is not None:
-                self._use(rule)
-                self._transform(rule, rule.output, text, path)
+                self._use(ready)
+                self._transform(rule, rule.output, text, one)
                 return
         if rule.default is not None:
             self._write(rule, rule.output, rule.default, "default")
@@ -140,15 +121,15 @@ class _Work:
         found = [bytes(text) for _, text in self._view.select(path)]
         return b"[%b]" % b",".join(found) if found else None
 
-    def _use(self, rule: Rule) -> None:
+    def _use(self, ready: Ready) -> None:
         """Note that a rule's inputs have been taken, all of them: see the documentation's "Moved"."""
-        for path in rule.inputs:
-            if rule.moves(path) and self._view.text(path) is not None:
-                self.used.append(path)
+        for one in ready.moving:
+            if self._view.inside(one.around, one.last) is not None:
+                self.used.append(one.path)
 
-    def _transform(self, rule: Rule, place: Path, text: Text, path: Path) -> None:
+    def _transform(self, rule: Rule, place: Path, text: Text, one: Input) -> None:
         if not rule.chain:
-            self._write(rule, place, text, _verb(rule, path), path)
+            self._write(rule, place, text, _verb(rule, one), one.path)
             return
         try:
             value = run_chain(rule.chain, decode(text))
@@ -157,7 +138,7 @@ class _Work:
             self._write(rule, place, None, None)
             self.leave_out(rule.key, rule.name, str(error))
             return
-        self._write(rule, place, now, "transformed" if now is not None else "dropped", path)
+        self._write(rule, place, now, "transformed" if now is not None else "dropped", one.path)
 
     def _compute(self, rule: Rule, place: Path, item: Text | None) -> None:
         assert rule.expr is not None  # noqa: S101 - as above
@@ -176,33 +157,36 @@ class _Work:
 
     # --- elements of arrays ---
 
-    def _supply_elements(self, rule: Rule) -> None:
-        if rule.inputs and any(EVERY in path for path in rule.inputs):
-            done = self._map_elements(rule)
-        else:
-            done = set()
-        if rule.inputs and rule.default is None and done:
-            return
+    def _supply_elements(self, ready: Ready) -> None:
+        rule = ready.rule
+        done: set[Index] = set()
+        if any(one.gathers for one in ready.inputs):
+            done = self._map_elements(ready)
+            if done and rule.default is None:
+                return
         for index, place in self._view.places(_element(rule.output)):
             if index not in done and self._applies_to(rule, place):
-                self._supply_element(rule, index, place)
+                self._supply_element(ready, index, place)
 
-    def _map_elements(self, rule: Rule) -> set[Index]:
+    def _map_elements(self, ready: Ready) -> set[Index]:
         """Element by element, from the first input that has something for it."""
-        found: dict[Index, tuple[Text, Path]] = {}
-        for path in rule.inputs:
-            for index, text in self._view.select(path):
-                found.setdefault(index, (text, path))
+        rule = ready.rule
+        found: dict[Index, tuple[Text, Input]] = {}
+        for one in ready.inputs:
+            for index, text in self._view.select(one.path):
+                found.setdefault(index, (text, one))
         done: set[Index] = set()
-        for index, (text, path) in found.items():
+        for index, (text, one) in found.items():
+            if len(index) != rule.output.count(EVERY):
+                continue  # an input without [] beside others that have it: for every element
             if not self._applies_to(rule, _fill(_element(rule.output), index)):
                 continue
             done.add(index)
-            for used in rule.inputs:
-                concrete = _fill(used, index)
-                if rule.moves(used) and self._view.text(concrete) is not None:
+            for moving in ready.moving:
+                concrete = _fill(moving.path, index)
+                if self._view.text(concrete) is not None:
                     self.used.append(concrete)
-            self._transform(rule, _fill(rule.output, index), text, path)
+            self._transform(rule, _fill(rule.output, index), text, one)
         return done
 
     def _applies_to(self, rule: Rule, place: Path) -> bool:
@@ -210,17 +194,18 @@ class _Work:
             return True
         return self._holds(rule, self._view.text(place))
 
-    def _supply_element(self, rule: Rule, index: Index, element: Path) -> None:
+    def _supply_element(self, ready: Ready, index: Index, element: Path) -> None:
+        rule = ready.rule
         place = _fill(rule.output, index)
         if rule.value is not None:
             self._write(rule, place, rule.value, "set")
         elif rule.expr is not None:
             self._compute(rule, place, self._view.text(element))
         else:
-            for path in rule.inputs:
-                text = None if EVERY in path else self._view.present(path)
+            for one in ready.inputs:
+                text = None if one.gathers else self._view.present(one.path)
                 if text is not None:
-                    self._transform(rule, place, text, path)
+                    self._transform(rule, place, text, one)
                     return
             if rule.default is not None:
                 self._write(rule, place, rule.default, "default")
@@ -241,10 +226,10 @@ class _Work:
             self._trace.add(show_path(place), did, rule.name, came)
 
 
-def _verb(rule: Rule, path: Path) -> str:
-    if path == rule.output:
+def _verb(rule: Rule, one: Input) -> str:
+    if one.path == rule.output:
         return "kept"
-    return "moved" if rule.moves(path) else "copied"
+    return "moved" if one.moves else "copied"
 
 
 def _element(path: Path) -> Path:

@@ -6,7 +6,7 @@ from typing import Literal
 from msgspec import Struct
 
 from edgeproxy.mapping.expressions import Expression
-from edgeproxy.mapping.paths import EVERY, Path, show_path
+from edgeproxy.mapping.paths import Path, show_path
 from edgeproxy.mapping.transforms import Chain
 
 __all__ = ["EventRule", "MappingSet", "Rule", "Scope"]
@@ -35,26 +35,6 @@ class Rule(Struct, frozen=True):
     def key(self) -> str:
         """The output key as text."""
         return show_path(self.output)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is a path for a path, without anything else."""
-        return not (
-            self.value
-            or self.expr
-            or self.default
-            or self.chain
-            or any(EVERY in p for p in self.inputs)
-        )
-
-    def moves(self, path: Path) -> bool:
-        """Say whether an input is moved, not copied: element by element, or a field that is no element."""
-        return (
-            not self.copy
-            and path != self.output
-            and path.count(EVERY) == self.output.count(EVERY)
-            and not any(isinstance(segment, int) for segment in path)
-        )
 
 
 class EventRule(Struct, frozen=True):

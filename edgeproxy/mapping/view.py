@@ -7,7 +7,7 @@ from msgspec import UNSET, Raw
 
 from edgeproxy.events import Event
 from edgeproxy.mapping.objects import Text, is_null, read_array, read_members
-from edgeproxy.mapping.paths import EVERY, Path
+from edgeproxy.mapping.paths import EVERY, Path, Segment
 
 __all__ = ["Index", "View"]
 
@@ -36,7 +36,7 @@ class View:
 
     def __init__(self, event: Event) -> None:
         self._event = event
-        self._top: dict[str, Raw | bytes] | None = None
+        self._top: dict[str, Raw] | None = None
         self._objects: dict[Path, dict[str, Raw] | None] = {}
         self._arrays: dict[Path, list[Raw] | None] = {}
 
@@ -57,33 +57,32 @@ class View:
 
     def members(self, path: Path) -> dict[str, Raw] | None:
         """One level of the object at a path without `[]`; None if there is no object."""
-        try:
+        if path in self._objects:
             return self._objects[path]
-        except KeyError:
-            text = self.text(path)
-            found = None if text is None else read_members(text)
-            self._objects[path] = found
-            return found
+        text = self.text(path)
+        found = self._objects[path] = None if text is None else read_members(text)
+        return found
 
     def elements(self, path: Path) -> list[Raw] | None:
         """The elements of the array at a path without `[]`; None if there is no array."""
-        try:
+        if path in self._arrays:
             return self._arrays[path]
-        except KeyError:
-            text = self.text(path)
-            found = None if text is None else read_array(text)
-            self._arrays[path] = found
-            return found
+        text = self.text(path)
+        found = self._arrays[path] = None if text is None else read_array(text)
+        return found
 
     def text(self, path: Path) -> Text | None:
         """The JSON text at a path without `[]`; None if there is nothing."""
-        last = path[-1]
-        if len(path) == 1:
+        return self.inside(path[:-1], path[-1])
+
+    def inside(self, around: Path, last: Segment) -> Text | None:
+        """As `text`, for callers who have cut the path before."""
+        if not around:
             return self.top(last) if isinstance(last, str) else None
         if isinstance(last, str):
-            members = self.members(path[:-1])
+            members = self.members(around)
             return None if members is None else members.get(last)
-        elements = self.elements(path[:-1])
+        elements = self.elements(around)
         if elements is None or not isinstance(last, int) or last >= len(elements):
             return None
         return elements[last]

@@ -28,7 +28,7 @@ def put(event: Event, key: str, text: Text | None) -> None:
 
 def put_edits(event: Event, edits: Edits, failed: list[str] | None = None) -> None:
     """Apply edits to the event: each top-level field that changes is written anew, and no other."""
-    fields: dict[str, Raw | bytes] | None = None
+    fields: dict[str, Raw] | None = None
     for key, change in edits.items():
         if not isinstance(key, str):
             continue
