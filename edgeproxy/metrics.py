@@ -1,15 +1,15 @@
 """Everything that is counted, by the names of the contract; totals for `/status` come from here."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from edgeproxy.events.verdicts import TYPES
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "gauge", "mapping_families"]
 
 # From a commit on an NVMe disk to a request that waited for a slow one.
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
@@ -18,12 +18,33 @@ _LONG_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 600, 3600, 21600, 86400,
 
 
 class _AtScrape(Collector):
-    def __init__(self, values: Callable[[], Iterable[tuple[str, str, float]]]) -> None:
-        self._values = values
+    def __init__(self, families: Callable[[], Iterable[Metric]]) -> None:
+        self._families = families
 
     def collect(self) -> Iterable[Metric]:
-        for name, text, value in self._values():
-            yield GaugeMetricFamily(name, text, value=value)
+        return self._families()
+
+
+def gauge(name: str, text: str, value: float) -> Metric:
+    """One number as it is when somebody asks."""
+    return GaugeMetricFamily(f"edgeproxy_{name}", text, value=value)
+
+
+def mapping_families(revision: str, counts: Mapping[str, Mapping[str, int]]) -> Iterable[Metric]:
+    """The mapping in force and what it did: counts by what happened, then by output key."""
+    info = GaugeMetricFamily("edgeproxy_mapping_info", "Mapping in force.", labels=["revision"])
+    info.add_metric([revision], 1)
+    yield info
+    fields = CounterMetricFamily(
+        "edgeproxy_mapping_fields",
+        "Fields coerced, left as they came, left out, or whose expression failed; since the"
+        " mapping was compiled.",
+        labels=["what", "key"],
+    )
+    for what, keys in counts.items():
+        for key, count in keys.items():
+            fields.add_metric([what, key], count)
+    yield fields
 
 
 class Metrics:
@@ -127,14 +148,9 @@ class Metrics:
             "expired": _sum(self._expired),
         }
 
-    def gauges(self, values: Callable[[], Iterable[tuple[str, str, float]]]) -> None:
-        """Read gauges (name, help, value) when somebody asks for them."""
-        self.registry.register(_AtScrape(values))
-
-    def info(self, name: str, text: str, **labels: str) -> None:
-        """Publish a constant: a gauge of 1 with labels."""
-        gauge = Gauge(f"edgeproxy_{name}", text, list(labels), registry=self.registry)
-        gauge.labels(**labels).set(1)
+    def at_scrape(self, families: Callable[[], Iterable[Metric]]) -> None:
+        """Read further metrics when somebody asks for them."""
+        self.registry.register(_AtScrape(families))
 
 
 def _sum(counter: Counter) -> int:

@@ -6,11 +6,12 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import structlog
 from aiohttp import web
+from prometheus_client.core import Metric
 
 from edgeproxy import __version__, assets, systemd
 from edgeproxy.admin.app import AdminApp
@@ -18,8 +19,8 @@ from edgeproxy.buffer.sqlite import SqliteBuffer
 from edgeproxy.config import ConfigError, Settings
 from edgeproxy.delivery.flusher import Flusher
 from edgeproxy.delivery.upstream import Upstream
-from edgeproxy.events import Event
-from edgeproxy.metrics import Metrics
+from edgeproxy.mapping import compile_settings
+from edgeproxy.metrics import Metrics, gauge, mapping_families
 from edgeproxy.reloading import needs_restart
 from edgeproxy.server.app import ClientApp
 from edgeproxy.server.intake import Intake
@@ -32,17 +33,6 @@ _log = structlog.get_logger("edgeproxy")
 
 #: Connections that the kernel keeps for us while we are busy or being replaced.
 _BACKLOG = 4096
-
-
-class _Unmapped:
-    revision = ""
-
-    def apply(self, event: Event, source: str) -> None:
-        return None
-
-
-def compile_mapping(settings: Settings) -> _Unmapped:
-    return _Unmapped()
 
 
 def now_ms() -> int:
@@ -66,7 +56,7 @@ class Service:
         self._read_settings = read_settings
         self.metrics = metrics
         self.buffer = buffer
-        self.mapper = compile_mapping(settings)
+        self.mapper = compile_settings(settings)
         self.intake = Intake(
             buffer,
             self.mapper,
@@ -89,7 +79,7 @@ class Service:
         self.flusher.configure(settings)
         self.client_addresses: list[tuple[str, int]] = []
         self.admin_addresses: list[tuple[str, int]] = []
-        metrics.gauges(self._gauges)
+        metrics.at_scrape(self._at_scrape)
 
     # --- what operators see -----------------------------------------------------------------------
 
@@ -110,18 +100,16 @@ class Service:
             "totals": self.metrics.totals(),
         }
 
-    def _gauges(self) -> list[tuple[str, str, float]]:
+    def _at_scrape(self) -> Iterator[Metric]:
         stats = self.buffer.stats()
-        return [
-            ("edgeproxy_buffer_events", "Events not yet delivered.", stats.events),
-            ("edgeproxy_buffer_bytes", "What the buffer's files hold.", stats.bytes),
-            (
-                "edgeproxy_buffer_oldest_age_seconds",
-                "Age of the oldest event in the buffer.",
-                _age(stats.oldest) or 0.0,
-            ),
-            ("edgeproxy_dead_letters", "Events kept for a person.", stats.dead_letters),
-        ]
+        age = _age(stats.oldest) or 0.0
+        yield gauge("buffer_events", "Events not yet delivered.", stats.events)
+        yield gauge("buffer_bytes", "What the buffer's files hold.", stats.bytes)
+        yield gauge("buffer_oldest_age_seconds", "Age of the oldest event in the buffer.", age)
+        yield gauge("dead_letters", "Events kept for a person.", stats.dead_letters)
+        counters = self.mapper.counters
+        counts = {what: getattr(counters, what) for what in counters.__struct_fields__}
+        yield from mapping_families(self.mapper.revision, counts)
 
     # --- changing settings ------------------------------------------------------------------------
 
@@ -129,7 +117,7 @@ class Service:
         """Apply the configuration as it is now, or refuse it whole and go on with the old one."""
         try:
             settings = await asyncio.to_thread(self._read_settings)
-            mapper = await asyncio.to_thread(compile_mapping, settings)
+            mapper = await asyncio.to_thread(compile_settings, settings)
         except ConfigError as error:
             mistakes = [str(mistake) for mistake in error.mistakes]
             _log.error("reload_refused", mistakes=mistakes)

@@ -17,13 +17,14 @@ from edgeproxy.config import (
     for_instance,
     load,
 )
+from edgeproxy.mapping import mapping_mistakes
 
 __all__ = ["config_option", "instance_option", "refuse", "settings_for", "settings_loader"]
 
 WRONG_CONFIGURATION = 78  # EX_CONFIG of sysexits.h; the units do not restart on it
 
-JUDGES: tuple[Judge, ...] = ()
-"""Asked by every command. This is the place of the mapping's judge."""
+JUDGES: tuple[Judge, ...] = (mapping_mistakes,)
+"""Asked by every command."""
 SERVING_JUDGES: tuple[Judge, ...] = (fit_to_serve, *JUDGES)
 """Asked by commands that serve: with JUDGES alone, neither keys nor readable files are needed."""
 
