@@ -87,13 +87,14 @@ class Bench:
             self.fill(folder, events)
             with Proxy(self.scratch, folder, upstream.url) as proxy:
                 began, first = _delivered(proxy, 1)
+                cpu = proxy.cpu_seconds()
                 ended, last = _delivered(proxy, events)
                 _compare(last, upstream.counts()["plain_bytes"])
                 return {
                     "events": events,
                     "events_per_second": (last - first) / max(ended - began, 1e-9),
                     "start_seconds": proxy.start_seconds,
-                    "cpu_us_per_event": 1e6 * proxy.cpu_seconds() / events,
+                    "cpu_us_per_event": 1e6 * (proxy.cpu_seconds() - cpu) / max(1, last - first),
                     "memory_mb": proxy.memory_mb(peak=True),
                 }
 

@@ -1,25 +1,33 @@
-"""Where the server's CPU time goes: py-spy's samples of the proxy under a case's load."""
+"""Where the server's CPU time goes.
 
+How much each thread used is the kernel's word. What it did with it is py-spy's samples of that
+thread, less those in which a pool's thread waits for work. py-spy sees Python frames only, so the
+time of C code (SQLite, gzip, sockets) is its caller's.
+"""
+
+import re
 import shutil
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench.cases import Case
 from bench.measure import Bench, Figures
 from bench.servers import Proxy, Upstream
 
-_RATE = 250
-_SHOWN = 25
+_RATE = 200
+_SHOWN = 30
+_WAITS = "_worker (concurrent/futures/thread.py)"
+_THREAD = re.compile(r"thread \((\d+)\): (\S+)")
 
 
 def profile(bench: Bench, case: Case) -> Figures:
-    """CPU microseconds per event, by the code that spends them and by who asked for it."""
+    """CPU microseconds per event: of each thread, by function and by who asked for it."""
     spy = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or shutil.which("py-spy")
     if spy is None:
         raise SystemExit("py-spy is not installed: pip install py-spy")
-    figures = bench.ingest(case)
     folded = bench.scratch / "profile.folded"
     with (
         bench.buffer() as folder,
@@ -27,39 +35,60 @@ def profile(bench: Bench, case: Case) -> Figures:
         Proxy(bench.scratch, folder, upstream.url, case.config) as proxy,
     ):
         bench.load(proxy.port, case, 1)
-        command = [spy, "record", "--pid", str(proxy.pid), "--format", "raw", "--native"]
+        events, cpu = proxy.totals()["accepted"], proxy.thread_cpu_seconds()
+        bench.load(proxy.port, case)
+        events = proxy.totals()["accepted"] - events
+        threads = {
+            thread: 1e6 * (seconds - cpu.get(thread, 0.0)) / max(1, events)
+            for thread, seconds in proxy.thread_cpu_seconds().items()
+        }
+        command = [spy, "record", "--pid", str(proxy.pid), "--format", "raw", "--threads"]
         command += ["--rate", str(_RATE), "--duration", str(int(bench.seconds))]
-        command += ["--threads", "--output", str(folded)]
+        command += ["--output", str(folded)]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
             bench.load(proxy.port, case, bench.seconds + 1)
-    return {"case": case.name, "cpu_us_per_event": figures["cpu_us_per_event"], **_split(folded)}
+    return {"case": case.name, "cpu_us_per_event": sum(threads.values()), **_split(folded, threads)}
 
 
-def _split(folded: Path) -> Figures:
-    """Shares of the samples: by innermost frame, and by every function of ours on the stack."""
-    own: Counter[str] = Counter()
-    within: Counter[str] = Counter()
-    threads: Counter[str] = Counter()
-    total = 0
-    for line in folded.read_text().splitlines():
-        stack, _, count = line.rpartition(" ")
-        frames = stack.split(";")
-        samples = int(count)
-        total += samples
-        threads[frames[0]] += samples
-        own[_short(frames[-1])] += samples
-        for frame in {_short(frame) for frame in frames if "edgeproxy/" in frame}:
-            within[frame] += samples
+def _split(folded: Path, cpu: dict[int, float]) -> Figures:
+    """Microseconds per event: by thread, by innermost frame, by every function of ours above it."""
+    stacks = list(_stacks(folded))
+    samples = Counter[int]()
+    names: dict[int, str] = {}
+    for thread, name, _, count in stacks:
+        samples[thread] += count
+        names[thread] = name
+    threads: dict[str, float] = defaultdict(float)
+    own: dict[str, float] = defaultdict(float)
+    within: dict[str, float] = defaultdict(float)
+    for thread, spent in cpu.items():
+        threads[names.get(thread, "others")] += spent
+    for thread, _, frames, count in stacks:
+        spent = cpu.get(thread, 0.0) * count / samples[thread]
+        own[frames[-1]] += spent
+        for frame in {frame for frame in frames if "edgeproxy/" in frame}:
+            within[frame] += spent
     return {
-        "samples": total,
-        "threads": _shares(threads, total),
-        "own": _shares(own, total),
-        "within": _shares(within, total),
+        "samples": samples.total(),
+        "threads": _most(threads),
+        "within": _most(within),
+        "own": _most(own),
     }
 
 
-def _shares(counts: Counter[str], total: int) -> dict[str, float]:
-    return {name: n / max(1, total) for name, n in counts.most_common(_SHOWN)}
+def _most(spent: dict[str, float]) -> dict[str, float]:
+    return dict(sorted(spent.items(), key=lambda item: -item[1])[:_SHOWN])
+
+
+def _stacks(folded: Path) -> Iterator[tuple[int, str, list[str], int]]:
+    """Thread, its name, frames from the outermost in, number of samples."""
+    for line in folded.read_text().splitlines():
+        stack, _, count = line.rpartition(" ")
+        head, *frames = stack.split(";")
+        found = _THREAD.match(head)
+        shown = [_short(frame) for frame in frames]
+        if found is not None and shown and shown[-1] != _WAITS:
+            yield int(found[1]), re.sub(r"_\d+$", "", found[2]), shown, int(count)
 
 
 def _short(frame: str) -> str:
@@ -76,7 +105,7 @@ def lines(figures: Figures) -> list[str]:
     for title in ("threads", "within", "own"):
         out.append(f"  {title}")
         out.extend(
-            f"    {share:6.1%} {share * cpu:7.2f} us  {name}"
-            for name, share in figures[title].items()
+            f"    {spent / cpu:6.1%} {spent:7.2f} us  {name}"
+            for name, spent in figures[title].items()
         )
     return out

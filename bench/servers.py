@@ -32,6 +32,11 @@ def get_json(url: str) -> Any:
         return json.load(answer)
 
 
+def _cpu_seconds(stat: Path) -> float:
+    fields = stat.read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICK
+
+
 class Process:
     """A process pinned to a core, ended with its context."""
 
@@ -86,8 +91,12 @@ class Process:
 
     def cpu_seconds(self) -> float:
         """User and system time of all its threads so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICK
+        return _cpu_seconds(Path(f"/proc/{self.pid}/stat"))
+
+    def thread_cpu_seconds(self) -> dict[int, float]:
+        """The same for each thread, by its id."""
+        tasks = Path(f"/proc/{self.pid}/task").iterdir()
+        return {int(task.name): _cpu_seconds(task / "stat") for task in tasks}
 
     def memory_mb(self, *, peak: bool = False) -> float:
         """Resident memory now, or the most it ever was, in MB (10^6 bytes)."""
