@@ -31,6 +31,9 @@ MAX_DEPTH = 128
 MAX_EVENTS = 50_000
 
 
+_BLANKS = b" \t\n\r"  # RFC 8259's
+
+
 class InvalidJSONError(ValueError):
     """The body cannot be parsed: not JSON at all, or nested deeper than MAX_DEPTH."""
 
@@ -45,7 +48,7 @@ class Envelope(Struct):
     events: Sequence[Raw | bytes]
     sent_at: object = None
     write_key: object = None
-    context: bytes | None = None
+    context: bytes | None = None  # JSON text of an object
     is_utf8: bool = True  # False: each event's own encoding is still to be checked
 
 
@@ -70,17 +73,16 @@ def open_single(body: bytes) -> Envelope:
     """Open a request that is one event.
 
     Raises:
-        InvalidJSONError: the body is no JSON. That includes what only a lone event's bytes could
-            be to blame for, because there is nothing else in the body.
+        InvalidJSONError: the body is no JSON. What only a lone event can be to blame for (NaN, lone
+            surrogates, broken UTF-8) is left for the event's own verdict.
     """
+    body = body.strip(_BLANKS)
     _check_depth(body)
     try:
         keyed = _keyed.decode(body)
-    except msgspec.ValidationError:
-        return Envelope([body])  # JSON, but no object: the event is judged, not the envelope
     except (msgspec.DecodeError, UnicodeDecodeError):
         return _open_broken_single(body)
-    return Envelope([body], write_key=keyed.key(), is_utf8=body.isascii())
+    return Envelope([body], write_key=keyed.key(), is_utf8=_is_utf8(body))
 
 
 def open_batch(body: bytes) -> Envelope:
@@ -89,29 +91,43 @@ def open_batch(body: bytes) -> Envelope:
     Raises:
         InvalidJSONError: the body cannot be parsed; InvalidEnvelopeError: it has no list `batch`.
     """
+    if not _is_utf8(body):
+        return _open_broken_batch(body)
     try:
         batch = _batch.decode(body)
     except msgspec.ValidationError as error:
         raise InvalidEnvelopeError(f"expected an object with a list `batch`: {error}") from None
     except RecursionError:
-        raise InvalidJSONError(f"nested deeper than {MAX_DEPTH}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return _open_broken_batch(body, str(error))
-    _check_count(len(batch.batch))
+        raise _too_deep() from None
+    except msgspec.DecodeError:
+        return _open_broken_batch(body)
     _check_batch_depth(body, batch.batch)
-    envelope = Envelope(batch.batch, write_key=batch.key(), is_utf8=body.isascii())
-    if not isinstance(batch.sent_at, UnsetType):
-        envelope.sent_at = read(batch.sent_at)
-    if not isinstance(batch.context, UnsetType):
-        envelope.context = bytes(batch.context)
-    if is_missing(envelope.write_key) and batch.batch:
-        envelope.write_key = _first_key(batch.batch[0])
+    return _enveloped(batch, batch.batch, is_utf8=True)
+
+
+def _enveloped(around: _Batch, events: Sequence[Raw | bytes], *, is_utf8: bool) -> Envelope:
+    if len(events) > MAX_EVENTS:
+        raise InvalidEnvelopeError(f"{len(events)} events in one request; the most is {MAX_EVENTS}")
+    envelope = Envelope(events, write_key=around.key(), is_utf8=is_utf8)
+    if not isinstance(around.sent_at, UnsetType):
+        envelope.sent_at = read(around.sent_at)
+    if not isinstance(around.context, UnsetType):
+        context = bytes(around.context)
+        # Anything else has no keys to give to the events.
+        envelope.context = context if context.startswith(b"{") else None
+    if is_missing(envelope.write_key) and events:
+        envelope.write_key = _first_key(events[0])
     return envelope
 
 
-def _check_count(events: int) -> None:
-    if events > MAX_EVENTS:
-        raise InvalidEnvelopeError(f"{events} events in one request; the most is {MAX_EVENTS}")
+def _is_utf8(body: bytes) -> bool:
+    if body.isascii():
+        return True
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _first_key(event: Raw | bytes) -> object:
@@ -125,7 +141,11 @@ def _check_depth(text: bytes | Raw, bound: int = MAX_DEPTH) -> None:
     """Refuse text nested deeper than `bound`: text with fewer brackets in all cannot be."""
     text = bytes(text)
     if text.count(b"{") + text.count(b"[") > bound and _depth(text) > bound:
-        raise InvalidJSONError(f"nested deeper than {MAX_DEPTH}")
+        raise _too_deep()
+
+
+def _too_deep() -> InvalidJSONError:
+    return InvalidJSONError(f"nested deeper than {MAX_DEPTH}")
 
 
 def _check_batch_depth(body: bytes, events: Sequence[Raw]) -> None:
@@ -140,7 +160,8 @@ def _check_batch_depth(body: bytes, events: Sequence[Raw]) -> None:
         _check_depth(body)
 
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+# Possessive, or the engine would keep a way back for every character: 100 bytes of memory for each.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 
 
@@ -162,9 +183,11 @@ def _depth(text: bytes) -> int:
 #
 # The standard library's scanner takes what msgspec refuses (NaN, lone surrogates, control
 # characters) and says where each value ends; broken UTF-8 is carried through as surrogates. So
-# each element comes out as the very bytes the client sent, to be judged alone.
+# each event comes out as the very bytes the client sent, to be judged alone. What is around the
+# events must be sound: it is opened as in the common case.
 
-_scan = json.JSONDecoder(strict=False).raw_decode
+# The values are thrown away, so numbers need not be read (Python refuses integers of 4301 digits).
+_scan = json.JSONDecoder(strict=False, parse_int=bool, parse_float=bool).raw_decode
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -174,7 +197,7 @@ def _value(text: str, at: int) -> tuple[object, int]:
     except ValueError as error:
         raise InvalidJSONError(f"not JSON near character {at}: {error}") from None
     except RecursionError:
-        raise InvalidJSONError(f"nested deeper than {MAX_DEPTH}") from None
+        raise _too_deep() from None
     return value
 
 
@@ -195,7 +218,6 @@ def _walk(text: str, at: int, opening: str, closing: str) -> Iterator[tuple[obje
     _expect(text, at, opening)
     at = _skip(text, at + 1)
     if text[at : at + 1] == closing:
-        yield None, at, -1
         return
     while True:
         key: object = None
@@ -209,7 +231,6 @@ def _walk(text: str, at: int, opening: str, closing: str) -> Iterator[tuple[obje
         yield key, at, end
         at = _skip(text, end)
         if _expect(text, at, "," + closing) == closing:
-            yield None, at, -1
             return
         at = _skip(text, at + 1)
 
@@ -224,49 +245,32 @@ def _bytes(text: str) -> bytes:
 
 def _open_broken_single(body: bytes) -> Envelope:
     text = _decode_anyhow(body)
-    start = _skip(text, 0)
-    value, end = _value(text, start)
-    if _skip(text, end) != len(text):
+    value, end = _value(text, 0)
+    if end != len(text):
         raise InvalidJSONError(f"trailing characters at character {end}")
     key = value.get("writeKey") if isinstance(value, dict) else None
-    return Envelope([_bytes(text[start:end])], write_key=key, is_utf8=False)
+    return Envelope([body], write_key=key, is_utf8=False)
 
 
-def _open_broken_batch(body: bytes, why: str) -> Envelope:
+def _open_broken_batch(body: bytes) -> Envelope:
+    _check_depth(body)
     text = _decode_anyhow(body)
     start = _skip(text, 0)
-    if text[start : start + 1] != "{":
-        raise InvalidJSONError(why)
-    envelope, found = Envelope([], is_utf8=False), False
+    place: tuple[int, int] | None = None
     for key, at, end in _walk(text, start, "{", "}"):
-        if end < 0:
-            if _skip(text, at + 1) != len(text):
-                raise InvalidJSONError(f"trailing characters at character {at + 1}")
-            continue
-        match key:
-            case "batch":
-                envelope.events, found = list(_elements(text, at, end)), True
-            case "sentAt":
-                envelope.sent_at = read(_bytes(text[at:end]))
-            case "writeKey":
-                envelope.write_key = read(_bytes(text[at:end]))
-            case "context":
-                envelope.context = _bytes(text[at:end])
-            case _:
-                pass
-    if not found:
+        if key == "batch":
+            place = at, end  # of duplicates the last counts, as ever
+    if place is None:
         raise InvalidEnvelopeError("expected an object with a list `batch`")
-    _check_count(len(envelope.events))
-    for event in envelope.events:
-        _check_depth(event, MAX_DEPTH - 2)
-    if is_missing(envelope.write_key) and envelope.events:
-        envelope.write_key = _first_key(envelope.events[0])
-    return envelope
-
-
-def _elements(text: str, at: int, end: int) -> Iterator[bytes]:
+    at, end = place
     if text[at] != "[":
         raise InvalidEnvelopeError("`batch` is not a list")
-    for _, start, stop in _walk(text[:end], at, "[", "]"):
-        if stop >= 0:
-            yield _bytes(text[start:stop])
+    around = _bytes(text[:at] + "[]" + text[end:])
+    try:
+        around.decode()
+        batch = _batch.decode(around)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidJSONError(f"broken outside the events: {error}") from None
+    inside = text[at:end]
+    events = [_bytes(inside[start:stop]) for _, start, stop in _walk(inside, 0, "[", "]")]
+    return _enveloped(batch, events, is_utf8=False)

@@ -19,6 +19,7 @@ from edgeproxy.events.event import (
     UndecodableError,
     is_missing,
     read_object,
+    spliced,
 )
 from edgeproxy.events.times import parse_time, rfc3339
 from edgeproxy.events.verdicts import TYPES, Refusal
@@ -57,7 +58,7 @@ class Receipt(Struct, frozen=True):
     type: str | None = None  # the single-event path's
     sent_at: Any = None  # the batch's, as it came
     sent_at_ms: int | None = None  # the same, where it is readable
-    context: bytes | None = None  # the batch's, JSON text
+    context: bytes | None = None  # the batch's, JSON text of an object
     ip: str | None = None  # None when it is not to be stamped
     user_agent: str | None = None
     has_origin: bool = False
@@ -95,13 +96,12 @@ def normalise(raw: bytes | Raw, receipt: Receipt, *, is_utf8: bool = True) -> Ev
     except (UndecodableError, UnicodeDecodeError) as error:
         return Refusal("invalid_event", f"the event cannot be decoded: {error}")
     lens = event.lens
-    _date(event, lens, receipt)
+    if is_missing(lens.originalTimestamp):
+        _date(event, lens, receipt)
     if is_missing(lens.messageId):
-        lens.messageId = str(uuid.uuid4())
-        _set(event, "messageId", UNSET, lens.messageId)
+        _set(event, "messageId", str(uuid.uuid4()))
     if receipt.type is not None and is_missing(lens.type):
-        _set(event, "type", lens.type, receipt.type)
-        lens.type = receipt.type
+        _set(event, "type", receipt.type)
     if lens.writeKey is not UNSET:
         event.put("writeKey", None)
     if receipt.ip is not None or receipt.has_origin or receipt.context is not None:
@@ -109,54 +109,39 @@ def normalise(raw: bytes | Raw, receipt: Receipt, *, is_utf8: bool = True) -> Ev
     return event
 
 
-def _set(event: Event, key: str, was: object, value: object) -> None:
-    if was is UNSET and getattr(event.lens, key) is UNSET:
-        event.add(key, _encode(value))
-    else:
-        event.put(key, _encode(value))
+def _set(event: Event, key: str, value: object, text: bytes | None = None) -> None:
+    """Give a judged field a value, in the lens and (as `text`, or encoded) in the event."""
+    note = event.add if getattr(event.lens, key) is UNSET else event.put
+    note(key, _encode(value) if text is None else text)
+    setattr(event.lens, key, value)
 
 
 def _date(event: Event, lens: Lens, receipt: Receipt) -> None:
-    if not is_missing(lens.originalTimestamp):
-        return
-    had_none = lens.originalTimestamp is UNSET
-    if not is_missing(lens.timestamp):
-        lens.originalTimestamp = lens.timestamp
-        # A number keeps its spelling: its own text is taken, not what Python would write.
-        is_text = isinstance(lens.timestamp, str)
-        text = _encode(lens.timestamp) if is_text else bytes(event.fields()["timestamp"])
-    else:
-        for sent_at in (lens.sentAt, receipt.sent_at):
-            if not is_missing(sent_at):
-                lens.originalTimestamp = sent_at
-                break
-        else:
-            lens.originalTimestamp = rfc3339(receipt.received).decode()
-        text = _encode(lens.originalTimestamp)
-    if had_none:
-        event.add("originalTimestamp", text)
-    else:
-        event.put("originalTimestamp", text)
+    for key in ("timestamp", "sentAt"):
+        moment = getattr(lens, key)
+        if not is_missing(moment):
+            # A number keeps its spelling: its own text is taken, not what Python would write.
+            text = None if isinstance(moment, str) else bytes(event.fields()[key])
+            _set(event, "originalTimestamp", moment, text)
+            return
+    around = receipt.sent_at
+    known = rfc3339(receipt.received).decode() if is_missing(around) else around
+    _set(event, "originalTimestamp", known)
 
 
 def _enrich_context(event: Event, lens: Lens, receipt: Receipt) -> None:
-    before = None if lens.context is UNSET else bytes(lens.context)
-    absent = before is None or before == b"null"
-    context = (receipt.context or b"{}") if before is None or absent else before
-    if not context.startswith(b"{"):
-        return  # the client's own, whatever it is
-    if not absent and receipt.context is not None:
-        context = _merge(context, receipt.context)
-    context = _stamp(context, receipt)
-    if absent:
-        if context == b"{}":
-            return
-    elif context == before:
-        return
-    if before is None:
-        event.add("context", context)
+    own = b"null" if lens.context is UNSET else bytes(lens.context)
+    if own == b"null":
+        context = receipt.context or b"{}"
+    elif own.startswith(b"{"):
+        context = own if receipt.context is None else _merge(own, receipt.context)
     else:
-        event.put("context", context)
+        return  # the client's own, whatever it is
+    context = _stamp(context, receipt)
+    if context == own or (own == b"null" and context == b"{}"):
+        return
+    note = event.add if lens.context is UNSET else event.put
+    note("context", context)
     lens.context = Raw(context)
 
 
@@ -165,8 +150,7 @@ def _merge(own: bytes, around: bytes) -> bytes:
     theirs, ours = read_object(around), read_object(own)
     if not theirs or ours is None:
         return own
-    lacking = {k: v for k, v in theirs.items() if k not in ours or bytes(ours[k]) == b"null"}
-    return _write(ours | lacking) if lacking else own
+    return _filled(own, {k: v for k, v in theirs.items() if k not in ours or _is_null(ours[k])})
 
 
 def _stamp(context: bytes, receipt: Receipt) -> bytes:
@@ -182,7 +166,23 @@ def _stamp(context: bytes, receipt: Receipt) -> bytes:
             added["ip"] = _encode(receipt.ip)
     if receipt.user_agent and receipt.has_origin and is_missing(seen.userAgent):
         added["userAgent"] = _encode(receipt.user_agent)
-    return _write((read_object(context) or {}) | added) if added else context
+    if seen.ip is UNSET and seen.userAgent is UNSET:
+        return spliced(context, added) if added else context
+    return _filled(context, added)
+
+
+def _filled(text: bytes, added: Mapping[str, Raw | bytes]) -> bytes:
+    """Put fields into an object; it is written anew only if it has some of them, as null or empty."""
+    if not added:
+        return text
+    fields = read_object(text) or {}
+    if fields.keys().isdisjoint(added):
+        return spliced(text, added)
+    return _write({**fields, **added})
+
+
+def _is_null(text: Raw) -> bool:
+    return bytes(text) == b"null"
 
 
 def _write(fields: Mapping[str, Raw | bytes]) -> bytes:
@@ -216,8 +216,9 @@ def seal(event: Event, receipt: Receipt, *, max_event: int, max_age: float) -> S
     refusal = _judge(lens)
     if refusal is not None:
         return refusal
-    own = None if lens.sentAt is UNSET else parse_time(lens.sentAt)
-    sent_at = receipt.sent_at_ms if own is None and is_missing(lens.sentAt) else own
+    sent_at = None if lens.sentAt is UNSET else parse_time(lens.sentAt)
+    if sent_at is None:
+        sent_at = receipt.sent_at_ms
     original = parse_time(lens.originalTimestamp)
     reference = receipt.received if sent_at is None else sent_at
     age = 0 if original is None else reference - original

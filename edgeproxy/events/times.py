@@ -1,6 +1,6 @@
 """Times as SDKs write them, in whole milliseconds since 1970 (UTC)."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 __all__ = ["parse_time", "rfc3339"]
@@ -8,6 +8,8 @@ __all__ = ["parse_time", "rfc3339"]
 # Epochs below this are seconds, above it milliseconds: as seconds it is the year 5138, as
 # milliseconds it is 1973. Events of either are refused as too old or kept as they are anyway.
 _SECONDS_BELOW = 100_000_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 _LAST_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last that RFC 3339 can write
 
 
@@ -37,7 +39,7 @@ def _parse_text(text: str) -> int | None:
         return _parse_text_again(text)
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1000 + 0.0005)
+    return (moment - _EPOCH) // _MILLISECOND
 
 
 def _parse_text_again(text: str) -> int | None:
@@ -54,4 +56,4 @@ def rfc3339(ms: int) -> bytes:
 
 @lru_cache(maxsize=1024)  # the events of a batch share a few seconds
 def _whole_seconds(seconds: int) -> bytes:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%4Y-%m-%dT%H:%M:%S").encode()
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19].encode()
