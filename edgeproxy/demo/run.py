@@ -52,7 +52,7 @@ async def run(options: Options) -> int:
     Raises OSError or BufferFaultError when the proxy cannot start.
     """
     narrator = Narrator()
-    _narrate_log(narrator)
+    structlog.configure(processors=[_narrating(narrator)])
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -63,6 +63,7 @@ async def run(options: Options) -> int:
         settings = _settings(options, ports, sandbox_url)
         async with service.start(settings, lambda: settings) as (proxy, _stop_accepting):
             proxy.intake.watch(narrator.accepted)
+            before = proxy.buffer.stats().events
             urls = _Addresses(
                 shop="",
                 proxy=f"http://{HOST}:{settings.server.port}",
@@ -73,7 +74,8 @@ async def run(options: Options) -> int:
                 _welcome(msgspec.structs.replace(urls, shop=shop_url), ports, options)
                 await _serve(options, urls, stop)
             click.echo("\nStopping: what is in flight is finished first.")
-        return max(0, proxy.buffer.stats().events)
+        totals = proxy.metrics.totals()
+        return before + totals["accepted"] - totals["delivered"]
 
 
 async def _serve(options: Options, urls: _Addresses, stop: asyncio.Event) -> None:
@@ -133,7 +135,7 @@ async def _shop(
         await runner.cleanup()
 
 
-def _narrate_log(narrator: Narrator) -> None:
+def _narrating(narrator: Narrator) -> structlog.typing.Processor:
     """Instead of being printed, the proxy's log lines are told; but errors are printed too."""
 
     def tell(_logger: object, method: str, line: MutableMapping[str, Any]) -> Mapping[str, Any]:
@@ -144,7 +146,7 @@ def _narrate_log(narrator: Narrator) -> None:
             click.secho(f"{event}: {fields.get('reason', '')}".rstrip(": "), fg="red", err=True)
         raise structlog.DropEvent
 
-    structlog.configure(processors=[tell])
+    return tell
 
 
 def _welcome(urls: _Addresses, ports: Ports, options: Options) -> None:
