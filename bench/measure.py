@@ -66,9 +66,7 @@ class Bench:
             Proxy(self.scratch, folder, upstream.url, case.config) as proxy,
         ):
             self.load(proxy.port, case, _WARM_UP_SECONDS)
-            before, cpu = proxy.totals()["accepted"], proxy.cpu_seconds()
-            load = self.load(proxy.port, case)
-            cpu, so_far = proxy.cpu_seconds() - cpu, proxy.totals()["accepted"]
+            load, used = self._watched(proxy, case)
             time.sleep(_SETTLE_SECONDS)
             totals = proxy.totals()
             delivered, accepted = totals["delivered"], totals["accepted"]
@@ -77,7 +75,7 @@ class Bench:
                 **_of_load(load, case),
                 "accepted": accepted,
                 "delivered_share": delivered / max(1, accepted),
-                "cpu_us_per_event": 1e6 * cpu / max(1, so_far - before),
+                **used,
                 "memory_mb": proxy.memory_mb(peak=True),
             }
 
@@ -141,12 +139,28 @@ class Bench:
     def _ingest_only(self, case: Case, folder: Path, upstream: Upstream) -> Figures:
         with Proxy(self.scratch, folder, upstream.url) as proxy:
             self.load(proxy.port, case, _WARM_UP_SECONDS)
-            load = self.load(proxy.port, case)
+            load, used = self._watched(proxy, case)
             return {
                 **_of_load(load, case),
+                **used,
                 "start_seconds": proxy.start_seconds,
                 "memory_mb": proxy.memory_mb(peak=True),
             }
+
+    def _watched(self, proxy: Proxy, case: Case) -> tuple[Load, Figures]:
+        """Load the proxy; what it used meanwhile.
+
+        A busy server that got less than its whole core shared it with something else.
+        """
+        before, cpu = proxy.totals()["accepted"], proxy.cpu_seconds()
+        started = time.perf_counter()
+        load = self.load(proxy.port, case)
+        taken = time.perf_counter() - started
+        cpu, accepted = proxy.cpu_seconds() - cpu, proxy.totals()["accepted"] - before
+        return load, {
+            "cpu_us_per_event": 1e6 * cpu / max(1, accepted),
+            "server_core_used": cpu / taken,
+        }
 
     def fill(self, folder: Path, events: int) -> None:
         """Put events into a buffer, directly."""

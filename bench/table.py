@@ -39,8 +39,9 @@ def rows(results: Rounds) -> list[Row]:
 def _case_rows(case: Case, results: Rounds, sync_p99: float) -> Iterable[Row]:
     name, rounds = case.name, results[case.name]
     rate = middle(rounds, "events_per_second")
-    busy = middle(rounds, "load_core_busy")
-    yield (f"{name}: events/s", f"{rate:,.0f} (load's core {busy:.0%} busy)", "", "")
+    yield (f"{name}: events/s", f"{rate:,.0f}", "", "")
+    used, busy = middle(rounds, "server_core_used"), middle(rounds, "load_core_busy")
+    yield (f"{name}: cores in use", f"server's {used:.0%}, load's {busy:.0%}", "", "")
     baseline = results.get(baseline_name(case))
     if baseline:
         base = middle(baseline, "events_per_second")
