@@ -27,6 +27,11 @@ SEGMENT = """<!doctype html><meta charset="utf-8"><title>A shop</title><h1>A sho
 <script>window.segment = window.loadSegment({settings}, {options})</script>
 """
 
+RUDDERSTACK = """<!doctype html><meta charset="utf-8"><title>A shop</title><h1>A shop</h1>
+<script src="/rudderstack.js"></script>
+<script>window.rudder = window.loadRudder({key}, {proxy}, {options})</script>
+"""
+
 
 class Site:
     """Pages by path, to be set by tests."""
@@ -55,6 +60,18 @@ class Site:
         self.pages[path] = SEGMENT.format(
             settings=json.dumps({"writeKey": key, "cdnURL": proxy}),
             options=json.dumps({"integrations": {"Segment.io": api}}),
+        )
+        return self.url + path
+
+    def add_rudderstack(
+        self, path: str, proxy: str, key: str, script: Path, **options: object
+    ) -> str:
+        """A page with RudderStack's SDK from `script`, its settings and API at `proxy`."""
+        self.scripts["/rudderstack.js"] = script
+        self.pages[path] = RUDDERSTACK.format(
+            key=json.dumps(key),
+            proxy=json.dumps(proxy),
+            options=json.dumps({"configUrl": proxy, **options}),
         )
         return self.url + path
 

@@ -225,20 +225,18 @@ async def _forget_what_scripts_stored(visit) -> None:
 
 
 @pytest.fixture(scope="session")
-def segment_script(node_modules, tmp_path_factory):
-    """Segment's browser SDK as one script."""
-    return tmp_path_factory.mktemp("segment") / "segment.js"
+def scripts(tmp_path_factory):
+    """Where the SDKs are bundled to, each once."""
+    return tmp_path_factory.mktemp("scripts")
 
 
 @pytest.mark.parametrize("batching", [False, True])
 async def test_every_event_of_segment_s_browser_sdk_arrives(
-    stage, site, visit, node, node_modules, segment_script, batching
+    stage, site, visit, node, node_modules, scripts, batching
 ):
-    if not segment_script.exists():
-        await _bundle(node, node_modules, segment_script)
+    script = await _bundled("segment", node, node_modules, scripts)
     options = {"deliveryStrategy": {"strategy": "batching"}} if batching else {}
-    address = site.add_segment("/", stage.relay.url, stage.key, segment_script, **options)
-    await visit.page.goto(address)
+    await visit.page.goto(site.add_segment("/", stage.relay.url, stage.key, script, **options))
     await visit.page.evaluate(f"({EVERY_CALL})(segment)")
     if batching:
         await visit.page.goto("about:blank")  # Segment's batches wait ten seconds otherwise
@@ -247,11 +245,42 @@ async def test_every_event_of_segment_s_browser_sdk_arrives(
     visit.asked_only(site.url, stage.relay.url, "about:blank")
 
 
-async def _bundle(node: Path, node_modules: Path, out: Path) -> None:
-    code, output = await finish(
-        node,
-        node_modules / "esbuild" / "bin" / "esbuild",
-        HERE / "node" / "segment_browser.mjs",
-        *("--bundle", "--minify", "--format=iife", f"--outfile={out}"),
+@pytest.mark.parametrize("beacon", [False, True])
+async def test_every_event_of_rudderstack_s_browser_sdk_arrives(
+    stage, site, visit, node, node_modules, scripts, beacon
+):
+    script = await _bundled("rudderstack", node, node_modules, scripts)
+    await visit.page.goto(
+        site.add_rudderstack("/", stage.relay.url, stage.key, script, useBeacon=beacon)
     )
-    assert code == 0, output
+    await visit.page.evaluate("new Promise(ready => rudder.ready(ready)).then(() => null)")
+    await visit.page.evaluate(
+        """() => {
+          rudder.page('Docs', 'Start', {n: 1})
+          rudder.identify('user-1', {email: 'zoe@example.com', logins: 7})
+          rudder.track('Order Completed', {total: 12.5, tax: 1e-7, name: 'Zoë ☕'})
+          rudder.group('group-1', {employees: 42})
+          rudder.alias('user-2', 'user-1')
+        }"""
+    )
+    if beacon:
+        await visit.page.goto("about:blank")  # beacons leave with the page
+    await _arrives(stage, 5)
+    assert {arrival.type for arrival in stage.sandbox.events} == ALL_TYPES - {"screen"}
+    beacons = [r.path for r in stage.relay.requests if r.path == "/beacon/v1/batch"]
+    assert bool(beacons) == beacon
+    visit.asked_only(site.url, stage.relay.url, "about:blank")
+
+
+async def _bundled(sdk: str, node: Path, node_modules: Path, folder: Path) -> Path:
+    """The SDK as one script."""
+    out = folder / f"{sdk}.js"
+    if not out.exists():
+        code, output = await finish(
+            node,
+            node_modules / "esbuild" / "bin" / "esbuild",
+            HERE / "node" / f"{sdk}_browser.mjs",
+            *("--bundle", "--minify", "--format=iife", f"--outfile={out}"),
+        )
+        assert code == 0, output
+    return out
