@@ -52,7 +52,7 @@ class BufferUnusableError(BufferFaultError):
     """The folder cannot hold a buffer: a network file system, a newer schema, no permission."""
 
 
-class Claimed(Struct):
+class Claimed(Struct, gc=False):
     """An event as it comes out of the buffer."""
 
     id: int

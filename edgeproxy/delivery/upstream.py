@@ -5,6 +5,7 @@ import base64
 import ssl
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import aiohttp
@@ -17,10 +18,16 @@ from edgeproxy.delivery.outcome import Answer
 from edgeproxy.events.intake import dated
 from edgeproxy.events.times import rfc3339
 
-__all__ = ["Destination", "Upstream", "envelope"]
+__all__ = ["EVENT_OVERHEAD", "Destination", "Upstream", "envelope", "envelope_overhead"]
 
-#: Bytes of an answer that are kept for people; of the rest only the connection's good is thought.
+#: Bytes of an answer that are kept for people, and how much more is read so that the connection
+#: can be used again.
 _ANSWER_BYTES = 2_000
+_MOST_READ = 65_536
+#: Seconds to wait for an answer's body once its status is known: only the status decides.
+_BODY_SECONDS = 2.0
+#: Seconds to wait for a connection (TCP and TLS); what fails here never reached Hightouch.
+_CONNECT_SECONDS = 10.0
 #: From this size on compressing leaves the loop: a thread costs less than what others would wait.
 _COMPRESS_IN_THREAD = 65_536
 
@@ -40,17 +47,30 @@ def envelope(events: Sequence[Claimed], write_key: str, now: int) -> bytes:
     `now` is in ms since 1970. An event's `sentAt` is the one it came with plus the time it spent
     here, never negative; without one it is now.
     """
-    bodies = [
-        dated(
-            event.body,
-            now
-            if event.skew is None
-            else event.received + event.skew + max(now - event.received, 0),
-        )
-        for event in events
-    ]
-    head = b'{"batch":[%b],"sentAt":"%b"' % (b",".join(bodies), rfc3339(now))
-    return b'%b,"writeKey":%b}' % (head, encode(write_key))
+    parts: list[bytes] = []
+    before = b'{"batch":['
+    previous: tuple[int, int | None] | None = None
+    head = b""
+    for event in events:
+        if (event.received, event.skew) != previous:  # the events of a request share both
+            previous = event.received, event.skew
+            here = max(now - event.received, 0)
+            sent_at = now if event.skew is None else event.received + event.skew + here
+            head = dated(sent_at)
+        parts += (before, head, event.body[1:])
+        before = b","
+    parts += (b'],"sentAt":"', rfc3339(now), b'","writeKey":', encode(write_key), b"}")
+    return b"".join(parts)
+
+
+#: Bytes that sending adds to each event: its `sentAt`, and the comma between two.
+EVENT_OVERHEAD = len(dated(0)) - len(b"{") + len(b",")
+
+
+def envelope_overhead(write_key: str) -> int:
+    """Bytes of a batch that are not its events."""
+    around = b'{"batch":[],"sentAt":"","writeKey":}'
+    return len(around) + len(rfc3339(0)) + len(encode(write_key))
 
 
 class Upstream:
@@ -61,7 +81,9 @@ class Upstream:
         self.timeout = timeout
         self.compression = compression
         self._user_agent = user_agent
-        self._sessions: dict[Path | None, aiohttp.ClientSession] = {}
+        self._sessions: dict[tuple[Path, int] | None, aiohttp.ClientSession] = {}
+        # Of its own: the loop's default threads may all wait for a name server.
+        self._threads = ThreadPoolExecutor(1, "edgeproxy-gzip")
 
     async def send(self, destination: Destination, events: Sequence[Claimed], now: int) -> Answer:
         """Send one batch. Never raises for what the network or Hightouch does.
@@ -78,7 +100,8 @@ class Upstream:
             if len(body) < _COMPRESS_IN_THREAD:
                 body = igzip.compress(body, 1)
             else:
-                body = await asyncio.to_thread(igzip.compress, body, 1)
+                loop = asyncio.get_running_loop()
+                body = await loop.run_in_executor(self._threads, igzip.compress, body, 1)
         started = time.monotonic()
         try:
             session = self._session(destination.ca_file)
@@ -88,9 +111,14 @@ class Upstream:
                 headers=headers,
                 proxy=destination.proxy or None,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=self.timeout),
+                timeout=aiohttp.ClientTimeout(
+                    total=self.timeout, sock_connect=min(_CONNECT_SECONDS, self.timeout * 0.9)
+                ),
             ) as response:
                 return await _read(response)
+        except aiohttp.ConnectionTimeoutError:
+            waited = time.monotonic() - started
+            return Answer(None, "connect", f"no connection within {waited:.1f} s", reached=False)
         except TimeoutError:
             waited = time.monotonic() - started
             return Answer(None, "timeout", f"no answer within {waited:.1f} s")
@@ -102,9 +130,12 @@ class Upstream:
         for session in self._sessions.values():
             await session.close()
         self._sessions.clear()
+        self._threads.shutdown(wait=False)
 
     def _session(self, ca_file: Path | None) -> aiohttp.ClientSession:
-        session = self._sessions.get(ca_file)
+        # A file that was replaced is read again.
+        key = None if ca_file is None else (ca_file, ca_file.stat().st_mtime_ns)
+        session = self._sessions.get(key)
         if session is None:
             context = ssl.create_default_context(cafile=ca_file)
             session = aiohttp.ClientSession(
@@ -113,7 +144,7 @@ class Upstream:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
             )
-            self._sessions[ca_file] = session
+            self._sessions[key] = session
         return session
 
 
@@ -122,10 +153,18 @@ def _basic(write_key: str) -> str:
 
 
 async def _read(response: aiohttp.ClientResponse) -> Answer:
+    """Take the status, and of the body what comes: a body that breaks off changes nothing."""
     status = response.status
-    detail = (await response.content.read(_ANSWER_BYTES)).decode("utf-8", "replace")
-    if response.content.at_eof() or response.content.is_eof():
-        await response.read()
+    body = bytearray()
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > _MOST_READ:
+                    break
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        response.close()
+    detail = bytes(body[:_ANSWER_BYTES]).decode("utf-8", "replace")
     if 300 <= status < 400:
         detail = f"redirected to {response.headers.get('Location', 'nowhere')}; never followed"
     return Answer(status, f"http_{status}", detail, response.headers.get("Retry-After"))

@@ -101,8 +101,9 @@ def open_batch(body: bytes) -> Envelope:
         raise _too_deep() from None
     except msgspec.DecodeError:
         return _open_broken_batch(body)
-    _check_batch_depth(body, batch.batch)
-    return _enveloped(batch, batch.batch, is_utf8=True)
+    events = [bytes(event) for event in batch.batch]
+    _check_batch_depth(body, events)
+    return _enveloped(batch, events, is_utf8=True)
 
 
 def _enveloped(around: _Batch, events: Sequence[Raw | bytes], *, is_utf8: bool) -> Envelope:
@@ -148,10 +149,9 @@ def _too_deep() -> InvalidJSONError:
     return InvalidJSONError(f"nested deeper than {MAX_DEPTH}")
 
 
-def _check_batch_depth(body: bytes, events: Sequence[Raw]) -> None:
+def _check_batch_depth(body: bytes, events: Sequence[bytes]) -> None:
     around = len(body)
-    for event in events:
-        text = bytes(event)
+    for text in events:
         around -= len(text) + 1
         # Brackets come in pairs: shorter text has too few.
         if len(text) >= 2 * (MAX_DEPTH - 2):

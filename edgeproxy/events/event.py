@@ -32,7 +32,7 @@ class NotAnObjectError(ValueError):
     """The event is JSON, but not an object."""
 
 
-class Lens(Struct):
+class Lens(Struct, gc=False):
     """The top-level fields that the proxy judges; UNSET where the event has none."""
 
     type: Any = UNSET
@@ -54,6 +54,7 @@ _object = msgspec.json.Decoder(dict[str, Raw])
 _any = msgspec.json.Decoder()
 _encode = msgspec.json.encode
 
+_QUOTE = ord('"')
 _EMPTY = re.compile(rb"\s*\}")
 
 _RAW_FIELDS = frozenset({"context", "properties", "traits"})
@@ -91,9 +92,16 @@ def is_missing(value: object) -> bool:
 def spliced(text: bytes, added: Mapping[str, Raw | bytes]) -> bytes:
     """Add fields, that it does not have, to the front of an object's JSON text; the rest stays as it is."""
     start = text.index(b"{") + 1
-    fields = b",".join([_key(key) + value for key, value in added.items()])
-    comma = b"" if _EMPTY.match(text, start) else b","
-    return b"{%b%b%b" % (fields, comma, text[start:])
+    parts: list[Raw | bytes] = []
+    before = b"{"
+    for key, value in added.items():
+        parts += (before, _key(key), value)
+        before = b","
+    # A quotation mark begins the first key; only without one is a closer look needed.
+    if text[start] == _QUOTE or not _EMPTY.match(text, start):
+        parts.append(before)
+    parts.append(text[start:])
+    return b"".join(parts)
 
 
 class Event:
@@ -187,9 +195,15 @@ def _look_closer(raw: bytes | Raw) -> Lens:
     return Lens(**seen)
 
 
+class _Spelling(str):
+    """A value that Python cannot hold, as it is spelled; no text, for those who look at types."""
+
+    __slots__ = ()
+
+
 def _representable(text: Raw) -> Any:
     value = read(text)
     # A number too large for Python is still a value: its spelling stands for it.
     if value is None and bytes(text) != b"null":
-        return bytes(text).decode("utf-8", "backslashreplace")
+        return _Spelling(bytes(text).decode("utf-8", "backslashreplace"))
     return value

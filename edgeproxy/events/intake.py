@@ -64,7 +64,7 @@ class Receipt(Struct, frozen=True):
     has_origin: bool = False
 
 
-class Sealed(Struct):
+class Sealed(Struct, gc=False):
     """An event in the form that is stored and sent."""
 
     body: bytes
@@ -75,7 +75,7 @@ class Sealed(Struct):
     age: int  # ms from `originalTimestamp` to that `sentAt`, or to receipt
 
 
-class _ContextLens(Struct):
+class _ContextLens(Struct, gc=False):
     ip: Any = UNSET
     userAgent: Any = UNSET  # noqa: N815
     library: Any = UNSET
@@ -199,12 +199,12 @@ def user_of(lens: Lens) -> int:
     return zlib.crc32(str(user).encode("utf-8", "surrogatepass"))
 
 
-def dated(body: bytes, sent_at: int) -> bytes:
-    """Write `sentAt` (ms since 1970) into a sealed event: the form that is sent."""
-    return b'{"sentAt":"%b",%b' % (rfc3339(sent_at), body[1:])
+def dated(sent_at: int) -> bytes:
+    """What stands in front of a sealed event (in place of its `{`) in the form that is sent."""
+    return b'{"sentAt":"%b",' % rfc3339(sent_at)
 
 
-_SENT_AT_SIZE = len(dated(b"{", 0)) - 1
+_SENT_AT_SIZE = len(dated(0)) - 1
 
 
 def seal(event: Event, receipt: Receipt, *, max_event: int, max_age: float) -> Sealed | Refusal:

@@ -23,7 +23,15 @@ from edgeproxy.mapping.table import field_table
 if TYPE_CHECKING:
     from edgeproxy.mapping.mapper import Mapper
 
-__all__ = ["Explanation", "Limits", "Supplied", "preview", "receipt_for"]
+__all__ = [
+    "Difference",
+    "Explanation",
+    "Limits",
+    "Supplied",
+    "differences",
+    "preview",
+    "receipt_for",
+]
 
 
 class Limits(Struct, frozen=True):
@@ -68,19 +76,17 @@ class Explanation(Struct, frozen=True):
     """Everything that happened, in order: also what was left out, dropped or did not apply."""
 
 
-def receipt_for(raw: bytes, received: int | None = None) -> Receipt:
+def receipt_for(raw: bytes, otherwise: int = 0) -> Receipt:
     """A receipt as if the event had come just when it was made, so that age decides nothing.
 
     Args:
         raw: the event as it came.
-        received: ms since 1970, for callers who want its age judged.
+        otherwise: when an event came that does not say when it was made (ms since 1970).
     """
-    if received is None:
-        fields = read_members(raw) or {}
-        times = (fields.get(key) for key in ("sentAt", "originalTimestamp", "timestamp"))
-        found = (None if text is None else parse_time(_decoded(text)) for text in times)
-        received = next((ms for ms in found if ms is not None), 0)
-    return Receipt(received)
+    fields = read_members(raw) or {}
+    times = (fields.get(key) for key in ("sentAt", "originalTimestamp", "timestamp"))
+    found = (None if text is None else parse_time(_decoded(text)) for text in times)
+    return Receipt(next((ms for ms in found if ms is not None), otherwise))
 
 
 def _decoded(text: Text) -> object:
@@ -117,10 +123,12 @@ def preview(
     if isinstance(sealed, Refusal):
         size = len(event.body())
         return replace(found, verdict=sealed.code, message=sealed.message, size=size)
-    output = dated(sealed.body, receipt.received + (sealed.skew or 0))
+    output = dated(receipt.received + (sealed.skew or 0)) + sealed.body[1:]
     supplied = tuple(_supplied(output, came, trace))
     return replace(found, output=output, size=len(output), supplied=supplied)
 
+
+_ON_THE_WAY_IN = "on the way in"
 
 #: How many levels are looked into; what is deeper, and arrays, are shown as a whole.
 _DEPTH: Mapping[str, int] = {"context": 3, "properties": 2, "traits": 2}
@@ -165,3 +173,28 @@ def _supplied(output: bytes, came: Mapping[str, Text], trace: Trace) -> Iterator
             yield Supplied(
                 key, "added", FIELDS if key in expected else "", came_from, "on the way in"
             )
+
+
+class Difference(Struct, frozen=True):
+    """One key that two outputs do not share; None where one of them has nothing."""
+
+    key: str
+    before: bytes | None
+    after: bytes | None
+
+
+def differences(one: Explanation, other: Explanation) -> tuple[Difference, ...]:
+    """What changes from one output to another, in the order of the first.
+
+    A `messageId` that was made up on the way in is no difference.
+    """
+    made_up = Supplied("messageId", "added", FIELDS, detail=_ON_THE_WAY_IN)
+    both_made_up = made_up in one.supplied and made_up in other.supplied
+    before, after = (_leaves(found.output or b"{}") for found in (one, other))
+    changes = []
+    for key in (*before, *(key for key in after if key not in before)):
+        was, now = before.get(key), after.get(key)
+        texts = (None if was is None else bytes(was), None if now is None else bytes(now))
+        if texts[0] != texts[1] and not (both_made_up and key == made_up.key):
+            changes.append(Difference(key, *texts))
+    return tuple(changes)
