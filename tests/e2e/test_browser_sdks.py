@@ -15,6 +15,8 @@ from tests.e2e.oracle import sent_events
 from tests.e2e.processes import finish
 from tests.e2e.site import Site
 
+pytestmark = pytest.mark.timeout(240)  # the first test installs the SDKs
+
 HERE = Path(__file__).parent
 ALL_TYPES = {"identify", "track", "page", "screen", "group", "alias"}
 EVERY_CALL = """sdk => Promise.all([
@@ -152,6 +154,9 @@ async def test_a_browser_that_met_a_full_buffer_sends_again(stage_factory, site,
     visit.page.on("requestfailed", lambda _: refused.set())
     await visit.page.evaluate("htevents.track('Clicked while full')")
     await asyncio.wait_for(refused.wait(), 10)
+    # Not the preflight, which is answered as ever, but the event itself was refused.
+    methods = [r.method for r in stage.relay.requests if r.path == "/v1/track"]
+    assert methods == ["OPTIONS", "POST"]
     stage.sandbox.faults = Faults()
     arrived = stage.sandbox.events
     await stage.until(

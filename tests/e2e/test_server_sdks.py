@@ -8,6 +8,8 @@ import pytest
 from tests.e2e.oracle import sent_events
 from tests.e2e.processes import finish
 
+pytestmark = pytest.mark.timeout(240)  # the first test installs the SDKs
+
 HERE = Path(__file__).parent
 ALL_TYPES = {"identify", "track", "page", "screen", "group", "alias"}
 
