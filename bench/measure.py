@@ -48,7 +48,16 @@ class Bench:
         """The aiohttp handler under the same load."""
         with Baseline(self.scratch) as server:
             self.load(server.port, case, _WARM_UP_SECONDS)
-            return _of_load(self.load(server.port, case), case)
+            cpu, started = server.cpu_seconds(), time.perf_counter()
+            load = self.load(server.port, case)
+            taken = time.perf_counter() - started
+            cpu = server.cpu_seconds() - cpu
+            figures = _of_load(load, case)
+            return {
+                **figures,
+                "cpu_us_per_event": 1e6 * cpu / (figures["events_per_second"] * taken),
+                "server_core_used": cpu / taken,
+            }
 
     def floor(self) -> Figures:
         """The single loop without HTTP."""

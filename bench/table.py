@@ -10,6 +10,9 @@ from bench.cases import CASES, Case
 Row = tuple[str, str, str, str]
 Rounds = Mapping[str, list[dict[str, Any]]]
 
+_UNDISTURBED = 0.9
+"""A baseline that saturates its core gets at least this share of it on a machine left alone."""
+
 _HEAD: Row = ("measured", "value", "bound", "")
 
 
@@ -66,7 +69,18 @@ def _case_rows(case: Case, results: Rounds, sync_p99: float) -> Iterable[Row]:
         share >= cases.MIN_DELIVERED,
     )
     yield _memory(name, rounds)
-    yield (f"{name}: CPU per event", f"{middle(rounds, 'cpu_us_per_event'):.1f} us", "", "")
+    cpu = f"{middle(rounds, 'cpu_us_per_event'):.1f} us"
+    if case.baseline == "http" and baseline:
+        cpu += f" (http {middle(baseline, 'cpu_us_per_event'):.1f} us)"
+        given = min(figures["server_core_used"] for figures in baseline)
+        if given < _UNDISTURBED:
+            yield (
+                f"{name}: http's share of its core",
+                f"{given:.0%}: the machine was busy",
+                "",
+                "",
+            )
+    yield (f"{name}: CPU per event", cpu, "", "")
     failed = sum(figures["failed"] for figures in rounds)
     yield _judged(f"{name}: failed requests", str(failed), "none", failed == 0)
 
