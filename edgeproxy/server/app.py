@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from urllib.parse import unquote
 
 import msgspec
 import structlog
@@ -22,7 +23,7 @@ from edgeproxy.events.times import parse_time
 from edgeproxy.metrics import Metrics
 from edgeproxy.server import answers, clients, origins, sdk_settings
 from edgeproxy.server.answers import RefusedError
-from edgeproxy.server.bodies import read_body
+from edgeproxy.server.bodies import BODY_TIMEOUT, read_body
 from edgeproxy.server.cookies import CookieService
 from edgeproxy.server.intake import Intake, Taken
 from edgeproxy.server.routes import Route, route
@@ -37,6 +38,9 @@ _log = structlog.get_logger("edgeproxy.server")
 _RETRY_AFTER = "5"
 #: Bodies up to this size are walked on the loop even when something in them is broken.
 _SMALL_BODY = 262_144
+#: What a request's envelope (its `context` above all) may add to its events all together. Without
+#: a bound, 90 KB of context around 40,000 small events would be 3.6 GB.
+_MOST_COPIED = 16 * 2**20
 
 
 class ClientApp:
@@ -51,6 +55,7 @@ class ClientApp:
         ready: Callable[[], str | None],
         script: ScriptService | None,
         now: Callable[[], int],
+        body_timeout: float = BODY_TIMEOUT,
     ) -> None:
         """Take what it works with.
 
@@ -58,7 +63,9 @@ class ClientApp:
             ready: why events cannot be accepted at the moment; None while they can.
             script: the browser SDK's script, where this build has it.
             now: ms since 1970.
+            body_timeout: seconds that a body may take once its head has arrived.
         """
+        self._body_timeout = body_timeout
         self._intake = intake
         self._metrics = metrics
         self._ready = ready
@@ -82,11 +89,11 @@ class ClientApp:
         except RefusedError as refused:
             response = answers.error(refused.status, refused.code, refused.message)
             response.headers.update(refused.headers)
-            if refused.status in {403, 503}:
+            if refused.status in {403, 408, 503}:
                 origin = None  # so that a browser counts the request as failed, and repeats it
             if refused.status in {408, 413}:
                 response.force_close()  # the rest of the body is not worth reading
-        if origin is not None and "Access-Control-Allow-Origin" not in response.headers:
+        if origin is not None and self._sources.all_origins.allows(origin):
             origins.allow(response.headers, origin)
         self._metrics.request_seconds.observe(time.perf_counter() - started)
         return response
@@ -110,7 +117,7 @@ class ClientApp:
             case "single" | "batch":
                 return await self._accept(request, origin, found)
             case "telemetry":
-                await read_body(request, self._settings.max_request)
+                await self._read(request)
                 return answers.success()
             case _:
                 return await self._other(request, found)
@@ -134,7 +141,7 @@ class ClientApp:
     async def _accept(
         self, request: web.BaseRequest, origin: str | None, found: Route
     ) -> web.StreamResponse:
-        body = await read_body(request, self._settings.max_request)
+        body = await self._read(request)
         received = self._now()
         envelope = await self._open(body, found)
         basic = clients.basic_user(request.headers.get(hdrs.AUTHORIZATION))
@@ -153,6 +160,7 @@ class ClientApp:
             user_agent=request.headers.get(hdrs.USER_AGENT) if origin is not None else None,
             has_origin=origin is not None,
         )
+        self._check_copies(receipt, len(envelope.events))
         try:
             taken = await self._intake.take(
                 source, envelope.events, receipt, is_utf8=envelope.is_utf8
@@ -160,6 +168,17 @@ class ClientApp:
         except BufferFaultError as error:
             raise self._full(error) from None
         return _told(taken, found)
+
+    async def _read(self, request: web.BaseRequest) -> bytes:
+        return await read_body(request, self._settings.max_request, timeout=self._body_timeout)
+
+    def _check_copies(self, receipt: Receipt, events: int) -> None:
+        """Refuse an envelope whose fields, repeated in every event, would fill memory and disk."""
+        most = max(_MOST_COPIED, 4 * self._settings.max_request)
+        if events > 1 and len(msgspec.json.encode(receipt)) * events > most:
+            raise RefusedError(
+                413, "request_too_large", "the batch's `context` is too large for so many events"
+            )
 
     async def _open(self, body: bytes, found: Route) -> Envelope:
         opener = open_single if found.kind == "single" else open_batch
@@ -186,7 +205,8 @@ class ClientApp:
             return None
         address = clients.client_address(
             request.remote or "",
-            request.headers.get("X-Forwarded-For"),
+            # Some proxies append to the header, others add another one.
+            ",".join(request.headers.getall("X-Forwarded-For", ())) or None,
             self._settings.trusted_proxies,
         )
         if self._settings.client_ip == "truncated":
@@ -215,9 +235,10 @@ class ClientApp:
         return web.Response(status=204, headers=origins.preflight_headers(origin, requested))
 
     def _project_settings(self, request: web.BaseRequest, found: Route) -> web.StreamResponse:
-        self._find_source([found.key])
+        key = unquote(found.key)
+        self._find_source([key])
         protocol, host = self._public_host(request, found.prefix)
-        return answers.json_answer(sdk_settings.project_settings(found.key, f"{host}/v1", protocol))
+        return answers.json_answer(sdk_settings.project_settings(key, f"{host}/v1", protocol))
 
     def _public_host(self, request: web.BaseRequest, prefix: str) -> tuple[str, str]:
         """Protocol and host with prefix, as SDKs must use them: as configured, or as asked for."""

@@ -5,7 +5,8 @@ import sys
 from collections.abc import Callable
 
 import brotli
-from aiohttp import web
+from aiohttp import HttpVersion11, hdrs, web
+from aiohttp.web_protocol import RequestPayloadError
 from isal import isal_zlib
 from isal.igzip_lib import IsalError
 
@@ -16,10 +17,12 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["decompress", "read_body"]
+__all__ = ["BODY_TIMEOUT", "decompress", "read_body"]
 
 #: Seconds that a body may take once its head has arrived.
 BODY_TIMEOUT = 30.0
+# Nobody sends many members or frames, and each costs memory and time before it holds anything.
+_MOST_MEMBERS = 64
 # A zstd frame may ask its reader for a window of gigabytes; RFC 8878 recommends to support 8 MiB.
 _ZSTD_WINDOW_LOG = 23
 
@@ -32,8 +35,19 @@ class _BrokenError(Exception):
     pass
 
 
-async def read_body(request: web.BaseRequest, max_size: int) -> bytes:
-    """Read a body and decompress it; raises RefusedError with the contract's code."""
+# isal's stubs declare its error as an instance.
+_ISAL_ERROR: type[Exception] = IsalError  # type: ignore[assignment]
+_BROKEN = (_BrokenError, _ISAL_ERROR, brotli.error, zstd.ZstdError, EOFError)
+
+
+async def read_body(
+    request: web.BaseRequest, max_size: int, *, timeout: float = BODY_TIMEOUT
+) -> bytes:
+    """Read a body within `timeout` seconds and decompress it.
+
+    Raises:
+        RefusedError: with the contract's code.
+    """
     declared = request.content_length
     if declared is not None and declared > max_size:
         raise _too_large(max_size)
@@ -41,15 +55,28 @@ async def read_body(request: web.BaseRequest, max_size: int) -> bytes:
     if content.is_eof():
         body = await _read(content, max_size)
     else:
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT):
-                body = await _read(content, max_size)
-        except TimeoutError:
-            raise RefusedError(
-                408, "request_timeout", f"the body took longer than {BODY_TIMEOUT:.0f} s"
-            ) from None
+        body = await _receive(request, max_size, timeout)
     encoding = request.headers.get("Content-Encoding")
     return body if encoding is None else decompress(body, encoding.strip().lower(), max_size)
+
+
+async def _receive(request: web.BaseRequest, max_size: int, timeout: float) -> bytes:
+    """Read a body that is still on its way."""
+    try:
+        async with asyncio.timeout(timeout):
+            # Some clients wait a second for this before they send the body (RFC 9110, 10.1.1).
+            expected = request.headers.get(hdrs.EXPECT, "").lower()
+            if expected == "100-continue" and request.version >= HttpVersion11:
+                await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                request.writer.output_size = 0
+            return await _read(request.content, max_size)
+    except TimeoutError:
+        raise RefusedError(
+            408, "request_timeout", f"the body took longer than {timeout:.0f} s"
+        ) from None
+    except (RequestPayloadError, ConnectionError):
+        # Also where the client has gone: nobody reads the answer then.
+        raise RefusedError(400, "bad_request", "the body broke off or is badly framed") from None
 
 
 async def _read(content: object, max_size: int) -> bytes:
@@ -82,7 +109,7 @@ def decompress(body: bytes, encoding: str, max_size: int) -> bytes:
         return expand(body, max_size)
     except _TooLargeError:
         raise _too_large(max_size) from None
-    except (_BrokenError, IsalError, brotli.error, zstd.ZstdError, EOFError) as error:
+    except _BROKEN as error:
         raise RefusedError(400, "invalid_json", f"the {encoding} data is broken: {error}") from None
 
 
@@ -95,6 +122,8 @@ def _members(body: bytes, max_size: int, open_member: Callable[[], object]) -> b
     made: list[bytes] = []
     size = 0
     while body:
+        if len(made) == _MOST_MEMBERS:
+            raise _BrokenError(f"it has more than {_MOST_MEMBERS} parts")
         decoder = open_member()
         part = decoder.decompress(body, max_size - size + 1)  # type: ignore[attr-defined]
         size += len(part)

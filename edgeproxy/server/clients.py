@@ -70,7 +70,8 @@ def _is_trusted(address: str, trusted: tuple[Network, ...]) -> bool:
 def _plain(address: str) -> str:
     """Dual-stack sockets write IPv4 addresses as ::ffff:192.0.2.1, and scopes as %eth0."""
     address = address.partition("%")[0]
-    return address[7:] if address.startswith("::ffff:") and "." in address else address
+    is_mapped = address[:7].lower() == "::ffff:" and "." in address
+    return address[7:] if is_mapped else address
 
 
 def _without_port(hop: str) -> str:

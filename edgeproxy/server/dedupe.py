@@ -25,6 +25,11 @@ class Dedupe:
         self._size = size
         self._trim()
 
+    @property
+    def is_off(self) -> bool:
+        """Whether repeats are let through."""
+        return self._size == 0
+
     def seen(self, id_: int) -> asyncio.Future[None] | bool:
         """Say whether an id was accepted: True, False, or a future while it is being stored."""
         if id_ in self._accepted:
@@ -41,7 +46,8 @@ class Dedupe:
 
     def _finish(self, ids: list[int], stored: asyncio.Future[None]) -> None:
         for id_ in ids:
-            self._pending.pop(id_, None)
+            if self._pending.get(id_) is stored:
+                del self._pending[id_]
         if stored.cancelled() or stored.exception() is not None:
             return
         self._accepted.update(ids)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from itertools import compress
 from typing import Protocol
 
 import msgspec
@@ -68,6 +69,8 @@ class _Sorted(Struct):
 
     sealed: list[Sealed] = []
     ids: list[int] = []
+    own: set[int] = set()  # the same, to look them up
+    receipt: bytes = b""  # as dead letters keep it
     rejected: list[Rejected] = []
     letters: list[DeadLetter] = []
     repeats: set[asyncio.Future[None]] = set()
@@ -135,6 +138,8 @@ class Intake:
             if index % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
             self._sort(source.name, index, raw, receipt, is_utf8, found)
+        if len(events) >= _SLICE:
+            self._look_again(found)
         for type_, count in found.types.items():
             self._metrics.received(source.name, type_, count)
         if found.sealed or found.letters:
@@ -189,16 +194,25 @@ class Intake:
             return
         found.sealed.append(sealed)
         found.ids.append(id_)
+        found.own.add(id_)
 
     def _is_repeat(self, id_: int, found: _Sorted) -> bool:
+        if self._dedupe.is_off:
+            return False
         seen = self._dedupe.seen(id_)
-        if seen is False:
-            if id_ not in found.ids:
-                return False
-        elif seen is not True:
+        if seen is False and id_ not in found.own:
+            return False
+        if not isinstance(seen, bool):
             found.repeats.add(seen)
         found.duplicates += 1
         return True
+
+    def _look_again(self, found: _Sorted) -> None:
+        """Drop what another request began to store while this one was being sorted."""
+        found.own.clear()
+        fresh = [not self._is_repeat(id_, found) for id_ in found.ids]
+        found.sealed = list(compress(found.sealed, fresh))
+        found.ids = list(compress(found.ids, fresh))
 
     def _quarantine(
         self,
@@ -213,6 +227,7 @@ class Intake:
         if event is None:
             found.types["other"] = found.types.get("other", 0) + 1
         id_ = None if event is None else str(event.lens.messageId)
+        found.receipt = found.receipt or msgspec.json.encode(receipt)
         found.rejected.append(Rejected(index, id_, refusal.code, refusal.message))
         found.letters.append(
             DeadLetter(
@@ -225,7 +240,7 @@ class Intake:
                 body=bytes(raw) if self._keep_received else b"",
                 message_id=id_ or "",
                 revision=self.mapper.revision,
-                receipt=msgspec.json.encode(receipt),
+                receipt=found.receipt,
             )
         )
 

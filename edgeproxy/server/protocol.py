@@ -1,7 +1,7 @@
 """Connections: aiohttp's, with our answers to what is not HTTP and an end to what never comes.
 
 aiohttp waits for ever for the rest of a request's head. A sweep over the open connections closes
-those whose head has been incomplete for too long, and those that never sent anything.
+those whose head has been incomplete for too long; aiohttp's own timer closes those that are idle.
 """
 
 import asyncio
@@ -10,31 +10,35 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
+from msgspec import Struct
 
 from edgeproxy.server import answers
 
-__all__ = ["ProxyServer"]
+__all__ = ["Patience", "ProxyServer"]
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
-#: Seconds from a head's first byte to its last, and from a connection to its first byte.
-HEAD_TIMEOUT = 15.0
-FIRST_BYTE_TIMEOUT = 120.0
-_SWEEP_SECONDS = 5.0
-# Longer than a load balancer keeps its connections to us (nginx 60 s, CloudFront 5 s, ALB 60 s).
-_KEEPALIVE_SECONDS = 75.0
+
+class Patience(Struct, frozen=True):
+    """How long connections may take, in seconds."""
+
+    head: float = 15.0
+    """From a head's first byte to its last."""
+    idle: float = 75.0
+    """Without a request: longer than a load balancer keeps its connections to us (nginx and ALB
+    60 s, CloudFront 5 s)."""
+    sweep: float = 5.0
+    """Between two looks at all connections."""
+
+
 _MAX_HEAD_LINE = 16_384
 
 
 class _Connection(RequestHandler):
     """One client's connection."""
 
-    opened = 0.0
+    head_timeout: float
     waiting_since: float | None = None  # the first bytes of a head that is not complete
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.opened = time.monotonic()
-        super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -47,9 +51,7 @@ class _Connection(RequestHandler):
         """Say whether the client has had long enough to ask for something."""
         if self._request_in_progress or self._current_request is not None or self._messages:
             return False
-        if self.waiting_since is not None:
-            return now - self.waiting_since > HEAD_TIMEOUT
-        return self._request_count == 0 and now - self.opened > FIRST_BYTE_TIMEOUT
+        return self.waiting_since is not None and now - self.waiting_since > self.head_timeout
 
     def handle_error(
         self,
@@ -71,13 +73,14 @@ class _Connection(RequestHandler):
 class ProxyServer(web.Server):
     """aiohttp's low-level server (no router, no middlewares) with our connections."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, patience: Patience | None = None) -> None:
         """Serve with one handler for every request."""
+        self._patience = patience or Patience()
         super().__init__(
             handler,
             access_log=None,
             auto_decompress=False,  # the proxy decompresses within its own bounds
-            keepalive_timeout=_KEEPALIVE_SECONDS,
+            keepalive_timeout=self._patience.idle,
             max_line_size=_MAX_HEAD_LINE,
             max_field_size=_MAX_HEAD_LINE,
             lingering_time=5.0,
@@ -85,12 +88,14 @@ class ProxyServer(web.Server):
 
     def __call__(self) -> _Connection:
         """Make the protocol of a new connection."""
-        return _Connection(self, loop=self._loop, **self._kwargs)
+        connection = _Connection(self, loop=self._loop, **self._kwargs)
+        connection.head_timeout = self._patience.head
+        return connection
 
     async def sweep(self) -> None:
         """Close overdue connections until cancelled."""
         while True:
-            await asyncio.sleep(_SWEEP_SECONDS)
+            await asyncio.sleep(self._patience.sweep)
             now = time.monotonic()
             for connection in list(self.connections):
                 if isinstance(connection, _Connection) and connection.is_overdue(now):
