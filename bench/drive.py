@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import os
 import random
 import shutil
@@ -58,7 +59,7 @@ class Driver:
         traffic = self._scratch / "traffic.lua"
         traffic.write_bytes(_lua_traffic(batch))
         out = _pinned(
-            *("wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s"),
+            *("wrk", "-t1", f"-c{connections}", f"-d{math.ceil(seconds)}s", "--timeout", "30s"),
             *("-s", str(_SCRIPT), f"http://127.0.0.1:{port}"),
             env={"BENCH_TRAFFIC": str(traffic)},
         )
