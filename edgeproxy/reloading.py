@@ -8,7 +8,6 @@ _FIXED = {
     "server": ("host", "port", "reuse_port", "tls_cert", "tls_key"),
     "admin": ("host", "port", "token"),
     "buffer": ("path", "max_size", "durability"),
-    "log": ("level", "format"),
 }
 
 

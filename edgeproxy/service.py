@@ -13,7 +13,7 @@ import structlog
 from aiohttp import web
 from prometheus_client.core import Metric
 
-from edgeproxy import __version__, assets, systemd
+from edgeproxy import __version__, assets, logs, systemd
 from edgeproxy.admin.app import AdminApp
 from edgeproxy.buffer.sqlite import SqliteBuffer
 from edgeproxy.config import ConfigError, Settings
@@ -77,6 +77,9 @@ class Service:
             buffer, upstream, metrics, now=now_ms, revision=lambda: self.mapper.revision
         )
         self.flusher.configure(settings)
+        self.notifier = systemd.Notifier("")
+        self._reloading = asyncio.Lock()
+        self._started_with = settings
         self.client_addresses: list[tuple[str, int]] = []
         self.admin_addresses: list[tuple[str, int]] = []
         metrics.at_scrape(self._at_scrape)
@@ -93,7 +96,7 @@ class Service:
                 "events": stats.events,
                 "bytes": stats.bytes,
                 "oldest_age_seconds": _age(stats.oldest),
-                "max_bytes": self.settings.buffer.max_size,
+                "max_bytes": self._started_with.buffer.max_size,
             },
             "lanes": self.flusher.status(),
             "dead_letters": {"count": stats.dead_letters, "bytes": stats.dead_letter_bytes},
@@ -114,7 +117,18 @@ class Service:
     # --- changing settings ------------------------------------------------------------------------
 
     async def reload(self) -> dict[str, object]:
-        """Apply the configuration as it is now, or refuse it whole and go on with the old one."""
+        """Apply the configuration as it is now, or refuse it whole and go on with the old one.
+
+        One at a time; systemd hears when it begins and when it is done.
+        """
+        async with self._reloading:
+            self.notifier.reloading()
+            try:
+                return await self._reload()
+            finally:
+                self.notifier.ready()
+
+    async def _reload(self) -> dict[str, object]:
         try:
             settings = await asyncio.to_thread(self._read_settings)
             mapper = await asyncio.to_thread(compile_settings, settings)
@@ -122,15 +136,22 @@ class Service:
             mistakes = [str(mistake) for mistake in error.mistakes]
             _log.error("reload_refused", mistakes=mistakes)
             return {"applied": False, "mistakes": mistakes}
-        restart = needs_restart(self.settings, settings)
-        self.settings, self.mapper = settings, mapper
+        restart = needs_restart(self._started_with, settings)
+        before, self.settings, self.mapper = self.settings, settings, mapper
         self.intake.configure(
             mapper, settings.validation, keep_received=settings.dead_letters.keep == "received"
         )
         self.clients.configure(settings)
         self.flusher.configure(settings)
+        if settings.log != before.log:
+            logs.setup(settings.log)
         _log.info("reloaded", mapping_revision=mapper.revision, needs_restart=restart)
-        return {"applied": True, "mapping_revision": mapper.revision, "needs_restart": restart}
+        return {
+            "applied": True,
+            "path": None if settings.path is None else str(settings.path),
+            "mapping_revision": mapper.revision,
+            "needs_restart": restart,
+        }
 
 
 @asynccontextmanager
@@ -180,10 +201,9 @@ async def run(settings: Settings, read_settings: Callable[[], Settings]) -> None
     hangup = asyncio.Event()  # heard before systemd is told that it may send one
     loop.add_signal_handler(signal.SIGHUP, hangup.set)
     async with start(settings, read_settings) as (service, stop_accepting):
+        service.notifier = notifier
         async with asyncio.TaskGroup() as group:
-            reloads = group.create_task(
-                _reload_on_hangup(hangup, service, notifier), name="reloads"
-            )
+            reloads = group.create_task(_reload_on_hangup(hangup, service), name="reloads")
             watchdog = group.create_task(_feed_watchdog(notifier), name="watchdog")
             notifier.ready()
             _log.info(
@@ -211,15 +231,11 @@ async def _flush(service: Service) -> None:
         _log.info("drain_timeout", left=service.buffer.stats().events)
 
 
-async def _reload_on_hangup(
-    hangup: asyncio.Event, service: Service, notifier: systemd.Notifier
-) -> None:
+async def _reload_on_hangup(hangup: asyncio.Event, service: Service) -> None:
     while True:
         await hangup.wait()
         hangup.clear()
-        notifier.reloading()
         await service.reload()
-        notifier.ready()
 
 
 async def _feed_watchdog(notifier: systemd.Notifier) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -22,7 +23,18 @@ from edgeproxy.config.settings import (
 )
 from edgeproxy.config.sources import resolve_sources
 
-__all__ = ["Loaded", "default_path", "for_instance", "load", "load_explained"]
+__all__ = [
+    "Loaded",
+    "admin_of_instance",
+    "buffer_of_instance",
+    "default_path",
+    "for_instance",
+    "load",
+    "load_explained",
+    "load_table",
+]
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 _SYSTEM_PATH = Path("/etc/edgeproxy/config.toml")
 
@@ -74,6 +86,19 @@ def load_explained(
     return Loaded(settings, reader.origins)
 
 
+def load_table(path: Path | None, environ: Mapping[str, str], name: str, struct: type[T]) -> T:
+    """One plain table, whatever is wrong in others: for commands that must work even then.
+
+    Raises ConfigError with the mistakes of that table, or when the file cannot be read at all.
+    """
+    reader = Reader(path, environ)
+    table = reader.table(name, struct)
+    mistakes = [m for m in (*reader.mistakes, *reader.unreadable) if m.table == f"[{name}]"]
+    if mistakes:
+        raise ConfigError(mistakes)
+    return table
+
+
 def _read(reader: Reader, path: Path | None) -> Settings:
     hightouch = reader.table("hightouch", Hightouch)
     return Settings(
@@ -105,7 +130,17 @@ def for_instance(settings: Settings, instance: int) -> Settings:
     replace = msgspec.structs.replace
     return replace(
         settings,
-        buffer=replace(settings.buffer, path=settings.buffer.path / str(instance)),
+        buffer=buffer_of_instance(settings.buffer, instance),
         server=replace(settings.server, reuse_port=True),
-        admin=replace(settings.admin, port=settings.admin.port + instance - 1),
+        admin=admin_of_instance(settings.admin, instance),
     )
+
+
+def admin_of_instance(admin: Admin, instance: int) -> Admin:
+    """The admin listener of one of several on a host."""
+    return msgspec.structs.replace(admin, port=admin.port + instance - 1)
+
+
+def buffer_of_instance(buffer: Buffer, instance: int) -> Buffer:
+    """The buffer of one of several on a host."""
+    return msgspec.structs.replace(buffer, path=buffer.path / str(instance))
