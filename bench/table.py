@@ -123,6 +123,8 @@ def _backlog_rows(rounds: Sequence[Mapping[str, Any]]) -> Iterable[Row]:
         f"at least {1 - cases.MAX_BACKLOG_COST:.2f}",
         ratio >= 1 - cases.MAX_BACKLOG_COST,
     )
+    cpu, alone = (middle(rounds, f"cpu_us_per_event{end}") for end in ("", "_without"))
+    yield (f"{label}: CPU per event", f"{cpu:.1f} us (empty {alone:.1f} us)", "", "")
     start = middle(rounds, "start_seconds")
     yield _judged(
         f"{label}: start-up",
