@@ -1,8 +1,20 @@
 """Hightouch's field table as data, a site's rules as settings, both as one call per event. Pure."""
 
-from edgeproxy.mapping.compiling import compile, compile_settings, mapping_mistakes  # noqa: A004
+from edgeproxy.mapping.compiling import (
+    compile,  # noqa: A004
+    compile_file,
+    compile_settings,
+    mapping_mistakes,
+)
 from edgeproxy.mapping.counters import Counters, Note
-from edgeproxy.mapping.explaining import Explanation, Limits, Supplied
+from edgeproxy.mapping.explaining import (
+    Difference,
+    Explanation,
+    Limits,
+    Supplied,
+    differences,
+    receipt_for,
+)
 from edgeproxy.mapping.filters import SET_ASIDE
 from edgeproxy.mapping.mapper import Mapper
 from edgeproxy.mapping.testing import Failure
@@ -10,6 +22,7 @@ from edgeproxy.mapping.testing import Failure
 __all__ = [
     "SET_ASIDE",
     "Counters",
+    "Difference",
     "Explanation",
     "Failure",
     "Limits",
@@ -17,6 +30,9 @@ __all__ = [
     "Note",
     "Supplied",
     "compile",
+    "compile_file",
     "compile_settings",
+    "differences",
     "mapping_mistakes",
+    "receipt_for",
 ]

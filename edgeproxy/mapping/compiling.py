@@ -12,6 +12,7 @@ from edgeproxy.mapping.mapper import Mapper
 from edgeproxy.mapping.reading import Notes
 from edgeproxy.mapping.sets import (
     BESIDE_FILE,
+    SECRETS,
     Document,
     MappingReader,
     open_document,
@@ -19,7 +20,7 @@ from edgeproxy.mapping.sets import (
 )
 from edgeproxy.mapping.testing import read_tests
 
-__all__ = ["compile", "compile_document", "compile_settings", "mapping_mistakes"]
+__all__ = ["compile", "compile_document", "compile_file", "compile_settings", "mapping_mistakes"]
 
 
 def compile(  # noqa: A001 - named for what it does; everything after the tables is optional
@@ -56,6 +57,24 @@ def compile(  # noqa: A001 - named for what it does; everything after the tables
 def compile_settings(settings: Settings) -> Mapper:
     """Compile the mapping of a configuration. Raises ConfigError with every mistake."""
     mapper, mistakes = _from_settings(settings)
+    if mistakes:
+        raise ConfigError(mistakes)
+    return mapper
+
+
+def compile_file(settings: Settings, path: FilePath) -> Mapper:
+    """Compile the mapping in another file, with the configuration's types, sources and key.
+
+    Raises ConfigError with every mistake.
+    """
+    other = {"file": str(path.absolute())}
+    secrets = {key: settings.mapping[key] for key in SECRETS if key in settings.mapping}
+    document = Document(other | secrets)
+    names = [source.name for source in settings.sources]
+    types = cast(Types, settings.validation.types)
+    mapper, mistakes = compile_document(
+        document, types, settings.folder, str(path), names, settings.credentials
+    )
     if mistakes:
         raise ConfigError(mistakes)
     return mapper

@@ -9,6 +9,7 @@ those only up to MAX_ITEMS; the text bound is at most MAX_READ bytes.
 """
 
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -108,9 +109,11 @@ class Expression:
             value = result.value()
         except (RuntimeError, TypeError, ValueError, OverflowError) as error:
             raise Unfit(str(error)) from error
-        if type(value) is str and result.type() == self._error:
+        kind = type(value)
+        if kind is str and result.type() == self._error:
             raise Unfit(value)
-        return value
+        # Lists and maps come as views of the evaluator's own.
+        return value if kind in _SCALARS else _json(result.plain_value())
 
     def holds(self, view: View, source: str, item: Text | None = None) -> bool:
         """Evaluate a condition. Raises Unfit as `evaluate`, and for anything but true and false."""
@@ -120,6 +123,22 @@ class Expression:
         return value
 
 
+def _json(value: Any) -> Any:
+    """A result as a JSON value: maps in the order of their keys, times as RFC 3339."""
+    if isinstance(value, list):
+        return [_json(item) for item in value]
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise Unfit("it gives a map whose keys are no texts")
+        return {key: _json(value[key]) for key in sorted(value)}
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if type(value) not in _SCALARS:
+        raise Unfit(f"it gives a {type(value).__name__}, which has no JSON form")
+    return value
+
+
+_SCALARS = frozenset({str, float, int, bool, type(None)})
 _ABSENT = object()
 
 

@@ -29,7 +29,7 @@ def parse_path(text: str) -> Path:
     at = 0
     while at < len(text):
         found = _SEGMENT.match(text, at)
-        if found is None or (at == 0 and found[3] is not None):
+        if found is None or (at == 0 and text[0] in ".["):
             raise ValueError(f"{text!r} is not a path: near {text[at:]!r}")
         if found[3] is not None:
             segments.append(int(found[3]) if found[3] else EVERY)

@@ -16,7 +16,7 @@ from edgeproxy.mapping.paths import parse_path
 from edgeproxy.mapping.reading import Notes, RuleReader
 from edgeproxy.mapping.rules import EventRule, MappingSet, Rule
 
-__all__ = ["BESIDE_FILE", "Document", "MappingReader", "open_document", "revision_of"]
+__all__ = ["BESIDE_FILE", "SECRETS", "Document", "MappingReader", "open_document", "revision_of"]
 
 PRESETS = ("ecommerce",)
 KEYS = (
@@ -24,7 +24,8 @@ KEYS = (
     "default", "global", "type", "event", "source",
 )  # fmt: skip
 #: What stays beside `file`: the rest is the file's.
-BESIDE_FILE = ("file", "hmac_key", "hmac_key_file")
+SECRETS = ("hmac_key", "hmac_key_file")
+BESIDE_FILE = ("file", *SECRETS)
 
 
 class Document(msgspec.Struct):

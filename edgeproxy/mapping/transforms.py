@@ -71,6 +71,9 @@ def _texts(change: Callable[[str], Value]) -> Step:
 
 
 def _substring(start: int, length: int | None) -> Step:
+    if length is not None and length < 0:
+        raise ValueError("length is below 0")
+
     def cut(text: str) -> str:
         # A start below zero counts from the end, as far as there is one.
         begin = start if start >= 0 else max(len(text) + start, 0)
@@ -80,10 +83,15 @@ def _substring(start: int, length: int | None) -> Step:
 
 
 def _replace(old: str, new: str) -> Step:
+    if not old:
+        raise ValueError("old is empty, which stands everywhere")
     return _texts(lambda text: text.replace(old, new))
 
 
 def _split(separator: str) -> Step:
+    if not separator:
+        raise ValueError("separator is empty")
+
     def split(value: Value) -> Value:
         return as_text(value).split(separator)
 
@@ -139,11 +147,16 @@ def _json_number(text: str) -> str:
     return text if _PLAIN_NUMBER.fullmatch(text) else format(decimal_of(text), "f")
 
 
+_MOST_DIGITS = 20
+
+
 def _integer(rounding: str) -> Step:
     return _each(lambda value: int(decimal_of(value).to_integral_value(rounding)))
 
 
 def _truncate_float(digits: int) -> Step:
+    if not 0 <= digits <= _MOST_DIGITS:
+        raise ValueError(f"digits is not between 0 and {_MOST_DIGITS}")
     unit = Decimal(1).scaleb(-digits)
 
     def cut(value: Value) -> Value:
@@ -221,6 +234,8 @@ def _drop() -> Step:
 def _mask(start: int, end: int, character: str) -> Step:
     if start < 0 or end < 0:
         raise ValueError("start and end are how many characters stay visible: 0 or more")
+    if len(character) != 1:
+        raise ValueError("character is not one character")
 
     def mask(text: str) -> str:
         # As many as are hidden, unless nothing is shown: then the length is hidden too.
