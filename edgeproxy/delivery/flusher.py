@@ -33,6 +33,7 @@ class Flusher:
         self._lanes: dict[str, Lane] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
+        self._end: Callable[[Lane], None] = lambda _: None
         buffer.on_append(self._wake)
 
     def configure(self, settings: Settings) -> None:
@@ -54,18 +55,27 @@ class Flusher:
             await asyncio.get_running_loop().create_future()  # until cancelled
 
     async def drain(self) -> None:
-        """Return when every lane that can deliver has nothing left to send.
+        """Send what lanes that work can send now; return when all have ended.
 
-        Lanes that are backing off or parked are not waited for.
+        Cancelling leaves them at work; `finish` is the next step then.
         """
+        self._end = Lane.drain
+        await self._ended()
+
+    async def finish(self) -> None:
+        """Begin nothing more; return when what is under way is settled."""
+        self._end = Lane.finish
+        await self._ended()
+
+    async def _ended(self) -> None:
         for lane in self._lanes.values():
-            lane.drain()
-        while any(lane.is_busy for lane in self._lanes.values()):
-            await asyncio.sleep(0.02)  # noqa: ASYNC110 - at shutdown only; lanes know no "idle" event
+            self._end(lane)
+        if self._tasks:
+            await asyncio.wait(self._tasks.values())
 
     def status(self) -> list[LaneStatus]:
-        """All lanes as `/status` shows them."""
-        return [lane.status() for lane in self._lanes.values()]
+        """All lanes as `/status` shows them; those that the settings dropped only with events."""
+        return [lane.status() for lane in self._lanes.values() if not lane.is_abandoned]
 
     def _wake(self, name: str) -> None:
         self._lane(name).wake()
@@ -82,6 +92,7 @@ class Flusher:
                 revision=self._revision,
             )
             lane.configure(self._settings)
+            self._end(lane)
             self._lanes[name] = lane
             if self._group is not None:
                 self._tasks[name] = self._group.create_task(lane.run(), name=f"lane {name}")

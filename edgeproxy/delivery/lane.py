@@ -2,19 +2,19 @@
 
 import asyncio
 import random
-import time
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from typing import Literal
 
 import structlog
 from msgspec import Struct
 
-from edgeproxy.buffer.base import Buffer, BufferFaultError, Claimed, DeadLetter
+from edgeproxy.buffer.base import Buffer, BufferFaultError, Claimed
 from edgeproxy.config import Settings
 from edgeproxy.delivery.outcome import Outcome, judge
 from edgeproxy.delivery.pacing import Batch, Pacing
-from edgeproxy.delivery.upstream import Destination, Upstream
-from edgeproxy.events.event import read, read_object
+from edgeproxy.delivery.settling import BUFFER_PAUSE, Settling
+from edgeproxy.delivery.upstream import EVENT_OVERHEAD, Destination, Upstream, envelope_overhead
 from edgeproxy.metrics import Metrics
 
 __all__ = ["Lane", "LaneStatus"]
@@ -23,8 +23,12 @@ _log = structlog.get_logger("edgeproxy.delivery")
 
 #: The reason shown for a lane whose source the settings no longer name; a reload can bring it back.
 _NO_DESTINATION = "source_removed"
-#: Seconds after which reading or settling is tried again when the buffer's disk fails.
-_BUFFER_PAUSE = 1.0
+#: Batches that were answered and wait for the buffer, beyond which nothing more is sent: they are
+#: in memory, and sent again if the power fails now.
+_UNSETTLED = 16
+
+
+_system_chance = random.SystemRandom().random
 
 
 class LaneStatus(Struct):
@@ -41,7 +45,7 @@ class LaneStatus(Struct):
 
 
 class Lane:
-    """Runs until cancelled; what is claimed then is released."""
+    """Runs until cancelled or drained; what is claimed then is released."""
 
     def __init__(
         self,
@@ -52,44 +56,43 @@ class Lane:
         *,
         now: Callable[[], int],
         revision: Callable[[], str],
+        chance: Callable[[], float] = _system_chance,
     ) -> None:
         """Take what it works with; `configure` must be called before `run`.
 
         Args:
-            now: ms since 1970.
+            now: ms since 1970. Pauses are measured by the loop's clock, which never steps.
             revision: of the mapping in force, for dead letters.
+            chance: numbers from 0 to 1, for the jitter.
         """
         self.name = name
         self._buffer = buffer
         self._upstream = upstream
         self._metrics = metrics
         self._now = now
-        self._revision = revision
+        self._chance = chance
+        self._clock = asyncio.get_running_loop().time
+        self._settling = Settling(name, buffer, metrics, now=now, revision=revision)
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._draining = False
+        self._ending: Literal["drain", "finish"] | None = None
         self._first_waiting: float | None = None
+        self._unreadable_until: float | None = None  # the buffer could not be read
         self._destination: Destination | None = None
         self._pacing: Pacing | None = None
 
     def configure(self, settings: Settings) -> None:
-        """Apply settings; a lane that was parked tries at once."""
+        """Apply settings; a lane that was parked, or whose destination changed, tries at once."""
         self._settings = settings
-        source = next((s for s in settings.sources if s.name == self.name), None)
-        self._destination = None
-        if source is not None:
-            self._destination = Destination(
-                source.endpoint,
-                source.hightouch_write_key,
-                settings.hightouch.proxy,
-                settings.hightouch.ca_file,
-            )
+        was = self._destination
+        self._destination = _destination(settings, self.name)
         if self._pacing is None:
-            chance = random.SystemRandom().random
-            self._pacing = Pacing(settings.retry, settings.flush.max_in_flight, chance)
+            self._pacing = Pacing(settings.retry, settings.flush.max_in_flight, self._chance)
         else:
             self._pacing.configure(settings.retry, settings.flush.max_in_flight)
-            self._pacing.unpark()
+            if self._pacing.parked is not None or self._destination != was:
+                self._pacing.unpark()
+            self._give_back_what_is_too_large()
         self._wake.set()
 
     def wake(self) -> None:
@@ -97,8 +100,17 @@ class Lane:
         self._wake.set()
 
     def drain(self) -> None:
-        """From now on send what there is without waiting for fuller batches."""
-        self._draining = True
+        """Send what there is without waiting for fuller batches, then end `run`.
+
+        A lane in trouble ends at once: what it has is on disk. Once `finish` was called this is
+        too late.
+        """
+        self._ending = self._ending or "drain"
+        self._wake.set()
+
+    def finish(self) -> None:
+        """Begin nothing more, and end `run` when what is under way is settled."""
+        self._ending = "finish"
         self._wake.set()
 
     @property
@@ -108,14 +120,12 @@ class Lane:
         return self._pacing
 
     @property
-    def is_busy(self) -> bool:
-        """An attempt is under way or its outcome is being settled, or more can be sent now."""
-        if self._tasks:
-            return True
+    def is_abandoned(self) -> bool:
+        """The settings do not name its source, and nothing of it is left."""
         return (
-            self._destination is not None
-            and self.pacing.state == "ok"
-            and bool(self._buffer.waiting(self.name)[0] > 0 or self.pacing.batches)
+            self._destination is None
+            and not self.pacing.batches
+            and self._buffer.waiting(self.name)[0] <= 0
         )
 
     def status(self) -> LaneStatus:
@@ -123,9 +133,9 @@ class Lane:
         pacing = self.pacing
         state: str = pacing.state
         reason = pacing.reason if state != "ok" else None
+        wait = pacing.next_attempt(self._clock())
         if self._destination is None:
-            state, reason = "parked", _NO_DESTINATION
-        wait = pacing.next_attempt(time.monotonic())
+            state, reason, wait = "parked", _NO_DESTINATION, None
         return LaneStatus(
             name=self.name,
             endpoint=None if self._destination is None else self._destination.endpoint,
@@ -140,12 +150,14 @@ class Lane:
     # --- the loop ---------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Deliver until cancelled. An unexpected error ends it, and with it the process."""
+        """Deliver until cancelled or drained. An unexpected error ends it, and with it the process."""
         try:
             while True:
                 self._wake.clear()
                 self._reap()
                 pause = self._send_what_may_go()
+                if self._ending is not None and not self._tasks:
+                    return
                 try:
                     async with asyncio.timeout(pause):
                         await self._wake.wait()
@@ -169,21 +181,26 @@ class Lane:
 
     def _send_what_may_go(self) -> float | None:
         """Start the attempts that may start now; how long until more may, None: until woken."""
-        if self._destination is None:
-            return None
         pacing = self.pacing
-        now = time.monotonic()
-        while pacing.may_send(now):
+        if self._destination is None or self._ending == "finish":
+            return None
+        if self._ending == "drain" and pacing.state != "ok":
+            return None
+        now = self._clock()
+        while pacing.may_send(now) and len(self._tasks) < self._most_tasks():
             batch = (
-                pacing.pick(now, fresh=True)
+                self._pick(now, before_new=True)
                 or self._claim_if_due(now)
-                or pacing.pick(now, fresh=False)
+                or self._pick(now, before_new=False)
             )
             if batch is None:
                 break
             self._start(self._attempt(batch))
-        waits = (pacing.next_attempt(now), self._linger(now) if pacing.may_send(now) else None)
+        waits = (pacing.next_attempt(now), self._linger(now), self._unreadable_for(now))
         return min([wait for wait in waits if wait], default=None)
+
+    def _most_tasks(self) -> int:
+        return self._settings.flush.max_in_flight + _UNSETTLED
 
     def _linger(self, now: float) -> float | None:
         """Seconds until there is a batch worth sending: 0 now, None while nothing is buffered."""
@@ -194,23 +211,58 @@ class Lane:
         flush = self._settings.flush
         if self._first_waiting is None:
             self._first_waiting = now
-        if self._draining or events >= flush.max_events or size >= flush.max_bytes:
+        if self._ending is not None or events >= flush.max_events or size >= flush.max_bytes:
             return 0.0
         return max(self._first_waiting + flush.interval - now, 0.0)
 
+    def _unreadable_for(self, now: float) -> float | None:
+        return None if self._unreadable_until is None else max(self._unreadable_until - now, 0.0)
+
+    def _pick(self, now: float, *, before_new: bool) -> Batch | None:
+        """Take a batch that waited; what grew too old meanwhile is buried instead."""
+        while batch := self.pacing.pick(now, before_new=before_new):
+            fresh = self._bury_aged(batch.events)
+            if not fresh:
+                self.pacing.give_up(batch)
+                continue
+            if len(fresh) < len(batch.events):
+                batch.hold(fresh)
+            return batch
+        return None
+
     def _claim_if_due(self, now: float) -> Batch | None:
         """Claim a batch; events that grew too old while they waited are buried instead."""
-        if not self.pacing.wants_more() or self._linger(now) != 0:
-            return None
         flush = self._settings.flush
-        room = flush.max_bytes - _ENVELOPE_BYTES - len(self._key())
-        events = self._buffer.claim(self.name, flush.max_events, room, _DATED_BYTES)
-        self._first_waiting = None
-        fresh = self._bury_aged(events) if events else events
-        return self.pacing.add(fresh) if fresh else None
+        most = self.pacing.claimable(flush.max_events)
+        if not most or self._linger(now) != 0 or self._unreadable_for(now):
+            return None
+        try:
+            events = self._buffer.claim(self.name, most, self._room(), EVENT_OVERHEAD)
+        except BufferFaultError as error:
+            if self._unreadable_until is None:
+                _log.error("claim_failed", lane=self.name, reason=str(error))
+            self._unreadable_until = now + BUFFER_PAUSE
+            return None
+        self._unreadable_until = self._first_waiting = None
+        fresh = self._bury_aged(events)
+        return self.pacing.add(fresh, now) if fresh else None
 
-    def _key(self) -> str:
-        return self._destination.write_key if self._destination is not None else ""
+    def _room(self) -> int:
+        """Bytes of events that fit into one batch beside what surrounds them."""
+        key = self._destination.write_key if self._destination is not None else ""
+        return self._settings.flush.max_bytes - envelope_overhead(key)
+
+    def _give_back_what_is_too_large(self) -> None:
+        """Release batches that the limits of today would not allow; they are claimed anew."""
+        most, room = self._settings.flush.max_events, self._room()
+        for batch in list(self.pacing.batches):
+            size = batch.size + EVENT_OVERHEAD * len(batch.events)
+            is_too_large = len(batch.events) > most or (size > room and len(batch.events) > 1)
+            if is_too_large and not batch.in_flight:
+                self.pacing.give_up(batch)
+                self._buffer.release(self.name, batch.events)
+
+    # --- one attempt ------------------------------------------------------------------------------
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -219,103 +271,39 @@ class Lane:
 
     async def _attempt(self, batch: Batch) -> None:
         """Send one batch and settle it."""
-        fresh = self._bury_aged(batch.events) if batch.failures else batch.events
-        if len(fresh) != len(batch.events):
-            self.pacing.drop(batch)
-            if not fresh:
-                return
-            batch = self.pacing.add(fresh)
         destination = self._destination
-        if destination is None:
+        if destination is None:  # since a moment ago
             batch.in_flight = False
             return
-        started = time.monotonic()
+        started = self._clock()
         answer = await self._upstream.send(destination, batch.events, self._now())
-        seconds = time.monotonic() - started
+        seconds = self._clock() - started
         outcome = judge(answer, datetime.now(UTC))
+        events = batch.events
         was = self.pacing.state, self.pacing.reason
-        step = self.pacing.settle(batch, outcome, time.monotonic())
+        step = self.pacing.settle(batch, outcome, self._clock())
         self._metrics.delivery_seconds.observe(seconds)
         self._metrics.attempted(self.name, outcome.verdict)
-        self._report(batch, outcome, seconds, was)
+        self._report(len(events), outcome, seconds, was)
+        self._wake.set()  # the next may go while this one is settled
         if step.ack:
-            await self._settled(lambda: self._buffer.ack(self.name, batch.events))
-            self._metrics.delivered(self.name, len(batch.events))
-            lag = max(self._now() - batch.events[0].received, 0)
-            self._metrics.delivery_lag_seconds.observe(lag / 1000)
-        for refused, why in step.bury:
-            await self._bury_refused(refused, why)
-
-    # --- settling ---------------------------------------------------------------------------------
-
-    async def _settled(self, settle: Callable[[], "asyncio.Future[None]"]) -> None:
-        """Repeat until the buffer took it: what was delivered must not be sent again for a full disk."""
-        while True:
-            try:
-                await asyncio.shield(settle())
-            except BufferFaultError as error:
-                _log.error("settling_failed", lane=self.name, reason=str(error))
-                await asyncio.sleep(_BUFFER_PAUSE)
-            else:
-                return
-
-    async def _bury_refused(self, batch: Batch, outcome: Outcome) -> None:
-        answer = outcome.answer
-        letters = [
-            self._letter(
-                event,
-                "rejected_upstream",
-                f"Hightouch answered {answer.status}",
-                status=answer.status,
-                answer=answer.detail,
-            )
-            for event in batch.events
-        ]
-        await self._settled(lambda: self._buffer.bury(self.name, batch.events, letters))
-        self._metrics.quarantined(self.name, "rejected_upstream", len(letters))
-        _log.warning("events_rejected", lane=self.name, events=len(letters), status=answer.status)
+            await self._settling.delivered(events)
+        if step.bury:
+            await self._settling.refused(events, answer)
 
     def _bury_aged(self, events: list[Claimed]) -> list[Claimed]:
         """Bury what is older than `max_age` by now; what is left."""
         limit = self._settings.validation.max_age * 1000
         now = self._now()
-        aged = [e for e in events if e.age + max(now - e.received, 0) > limit]
+        aged = [event for event in events if event.age + max(now - event.received, 0) > limit]
         if not aged:
             return events
-        letters = [
-            self._letter(event, "too_old", "grew older than validation.max_age in the buffer")
-            for event in aged
-        ]
-        self._start(self._settled(lambda: self._buffer.bury(self.name, aged, letters)))
-        self._metrics.quarantined(self.name, "too_old", len(aged))
-        self._metrics.expired(self.name, len(aged))
-        _log.warning("events_expired", lane=self.name, events=len(aged))
+        self._start(self._settling.aged(aged))
         gone = {event.id for event in aged}
         return [event for event in events if event.id not in gone]
 
-    def _letter(
-        self, event: Claimed, code: str, message: str, status: int | None = None, answer: str = ""
-    ) -> DeadLetter:
-        fields = read_object(event.body) or {}
-        id_ = read(fields["messageId"]) if "messageId" in fields else ""
-        return DeadLetter(
-            lane=self.name,
-            code=code,
-            message=message,
-            form="sent",
-            received=event.received,
-            died=self._now(),
-            body=event.body,
-            message_id=str(id_),
-            revision=self._revision(),
-            status=status,
-            answer=answer,
-            skew=event.skew,
-            age=event.age,
-        )
-
     def _report(
-        self, batch: Batch, outcome: Outcome, seconds: float, was: tuple[str, str | None]
+        self, events: int, outcome: Outcome, seconds: float, was: tuple[str, str | None]
     ) -> None:
         """One line a batch, and one a change of state."""
         answer = outcome.answer
@@ -323,7 +311,7 @@ class Lane:
         log(
             "batch_" + outcome.verdict,
             lane=self.name,
-            events=len(batch.events),
+            events=events,
             seconds=round(seconds, 4),
             answer=answer.reason,
             # An answer's body may quote events, and those never reach a log.
@@ -340,6 +328,14 @@ class Lane:
             )
 
 
-# What surrounds the events of a batch, and what dating adds to each (with the comma between two).
-_ENVELOPE_BYTES = len(b'{"batch":[],"sentAt":"2026-11-23T15:36:34.379Z","writeKey":""}')
-_DATED_BYTES = len(b'"sentAt":"2026-11-23T15:36:34.379Z",') + 1
+def _destination(settings: Settings, name: str) -> Destination | None:
+    """Where a source's events go; None when the settings do not name it."""
+    for source in settings.sources:
+        if source.name == name:
+            return Destination(
+                source.endpoint,
+                source.hightouch_write_key,
+                settings.hightouch.proxy,
+                settings.hightouch.ca_file,
+            )
+    return None
