@@ -170,7 +170,8 @@ class Proxy:
     def stored(self, lane: str = "site") -> list[bytes]:
         """The events that are on disk, in the form that is sent; each is given once."""
         claimed: list[Claimed] = self.buffer.claim(lane, 100_000, 2**40)
-        self.buffer.ack(lane, claimed)  # done before the next request's commit
+        if claimed:
+            self.buffer.ack(lane, claimed)  # done before the next request's commit
         return [
             dated(c.received if c.skew is None else c.received + c.skew) + c.body[1:]
             for c in claimed

@@ -1,0 +1,270 @@
+"""Connections that are not what they should be, written byte by byte."""
+
+import asyncio
+import json
+import logging
+import socket
+import struct
+
+import pytest
+
+from edgeproxy.server.protocol import Patience
+from tests.listening import KEY, basic, track
+
+AUTH = f"Authorization: {basic(KEY)}\r\n".encode()
+POST = b"POST /v1/track HTTP/1.1\r\nHost: x\r\n" + AUTH
+
+
+def whole(event=None, *, version=b"1.1", more=b""):
+    body = json.dumps(event or track()).encode()
+    head = POST.replace(b"HTTP/1.1", b"HTTP/" + version)
+    return head + more + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+@pytest.fixture
+async def hasty(proxy_factory):
+    """A listener that waits for nobody long."""
+    return await proxy_factory(
+        patience=Patience(head=0.15, idle=0.3, sweep=0.05), body_timeout=0.15
+    )
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog):
+    """Whatever a client does, there is no error in the log, and nothing of what it sent."""
+    caplog.set_level(logging.DEBUG)
+    yield
+    assert [r for r in caplog.records if r.levelno >= logging.ERROR] == []
+    for secret in (KEY, basic(KEY), "Order Completed"):
+        assert secret not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS on a plain port
+        b"hello\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"BREW /pot HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"POST /v1/track HTTP/1.1\r\nHost: x\r\nContent-Length: ten\r\n\r\n",
+        b"POST /v1/track HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /v1/track HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+        b"POST /v1/track HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"POST /v1/track HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+        b"POST /v1/track HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /v1/track HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, identity\r\n\r\n",
+        b"POST /v1/track HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"POST /v1/track HTTP/1.1\r\nHost : x\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nA: b\0c\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nA\xff: b\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 20_000 + b"\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"X: a\r\n" * 200 + b"\r\n",
+    ],
+)
+async def test_what_is_not_http_is_answered_400_and_closed(proxy, garbage):
+    connection = await proxy.connect()
+    await connection.send(garbage)
+    answer = await connection.answer()
+    assert (answer.status, answer.code) == (400, "bad_request")
+    assert await connection.closed() == b""
+    await connection.close()
+    assert proxy.events() == []
+
+
+async def test_a_bad_chunk_size_is_answered_400(proxy):
+    for chunk in (b"zz\r\n", b"-1\r\n", b"5\r\nabcdefg\r\n", b"fffffffffffffffff\r\n"):
+        connection = await proxy.connect()
+        await connection.send(POST + b"Transfer-Encoding: chunked\r\n\r\n")
+        await asyncio.sleep(0)
+        await connection.send(chunk)
+        answer = await connection.answer()
+        assert (answer.status, answer.code) == (400, "bad_request"), chunk
+        assert await connection.closed() == b""
+        await connection.close()
+
+
+async def test_a_smuggled_second_request_is_not_served(proxy):
+    smuggled = whole(track(messageId="smuggled"))
+    connection = await proxy.connect()
+    await connection.send(
+        POST + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled
+    )
+    assert (await connection.answer()).status == 400
+    assert await connection.closed() == b""
+    await connection.close()
+    assert proxy.events() == []
+
+
+async def test_pipelined_requests_are_answered_in_order(proxy):
+    connection = await proxy.connect()
+    await connection.send(
+        whole(track(messageId="one"))
+        + b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
+        + whole(track(messageId="two"))
+    )
+    assert [(await connection.answer()).status for _ in range(3)] == [200, 404, 200]
+    await connection.close()
+    assert [e["messageId"] for e in proxy.events()] == ["one", "two"]
+
+
+async def test_a_connection_is_kept_until_the_client_says_close(proxy):
+    connection = await proxy.connect()
+    for _ in range(3):
+        await connection.send(whole())
+        assert (await connection.answer()).status == 200
+    await connection.send(whole(more=b"Connection: close\r\n"))
+    answer = await connection.answer()
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert await connection.closed() == b""
+    await connection.close()
+
+
+async def test_http_1_0_is_answered_and_closed(proxy):
+    connection = await proxy.connect()
+    await connection.send(whole(version=b"1.0"))
+    assert (await connection.answer()).body == b'{"success":true}'
+    assert await connection.closed() == b""
+    await connection.close()
+
+
+async def test_a_client_that_waits_for_100_continue_gets_it(proxy):
+    body = json.dumps(track()).encode()
+    connection = await proxy.connect()
+    await connection.send(
+        POST + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
+    )  # fmt: skip
+    assert (await connection.answer()).status == 100
+    await connection.send(body)
+    assert (await connection.answer()).status == 200
+    # And the connection is still good.
+    await connection.send(whole())
+    assert (await connection.answer()).status == 200
+    await connection.close()
+
+
+async def test_a_body_that_is_too_large_is_not_invited(proxy_factory):
+    proxy = await proxy_factory(server={"max_request": 1000})
+    answer = await proxy.raw(POST + b"Expect: 100-continue\r\nContent-Length: 5000\r\n\r\n")
+    assert answer.status == 413
+
+
+async def test_an_upgrade_is_declined_and_the_request_answered(proxy):
+    answer = await proxy.raw(
+        whole(more=b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n")
+    )
+    assert answer.status == 200
+
+
+async def test_odd_targets_are_answered(proxy):
+    for line in (b"OPTIONS *", b"CONNECT x:443", b"GET //", b"GET /?", b"POST /v1/track%00"):
+        answer = await proxy.raw(line + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        assert answer.status in {400, 404}, line
+        assert answer.code in {"bad_request", "not_found"}
+
+
+async def test_a_head_that_never_ends_is_closed(hasty):
+    for start in (b"P", b"POST /v1/track HTTP/1.1\r\nHost: x\r\n"):
+        connection = await hasty.connect()
+        await connection.send(start)
+        assert await connection.closed() == b""
+        await connection.close()
+
+
+async def test_a_head_that_trickles_in_is_closed(hasty):
+    connection = await hasty.connect()
+
+    async def trickle():
+        while True:
+            await connection.send(b"a")
+            await asyncio.sleep(0.02)
+
+    trickling = asyncio.create_task(trickle())
+    assert b"200" not in await connection.closed()
+    trickling.cancel()
+    await asyncio.gather(trickling, return_exceptions=True)
+    await connection.close()
+
+
+async def test_a_second_head_that_never_ends_is_closed(hasty):
+    connection = await hasty.connect()
+    await connection.send(whole() + b"POST /v1/track HT")
+    assert (await connection.answer()).status == 200
+    assert await connection.closed() == b""
+    await connection.close()
+
+
+async def test_a_connection_that_says_nothing_is_closed(hasty):
+    connection = await hasty.connect()
+    assert await connection.closed() == b""
+    await connection.close()
+
+
+async def test_a_body_that_never_ends_is_answered_408_and_browsers_may_repeat_it(hasty):
+    connection = await hasty.connect()
+    await connection.send(POST + b"Origin: https://x.example\r\nContent-Length: 100\r\n\r\n{")
+    answer = await connection.answer()
+    assert (answer.status, answer.code) == (408, "request_timeout")
+    assert "access-control-allow-origin" not in answer.headers
+    await connection.close()
+
+
+async def test_a_slow_sender_keeps_nobody_waiting(hasty):
+    slow = await hasty.connect()
+    await slow.send(POST + b"Content-Length: 100\r\n\r\n{")
+    assert (await hasty.post("/v1/track", track())).status == 200
+    await slow.close()
+
+
+async def test_hundreds_of_idle_connections_disturb_nobody(proxy):
+    idle = await asyncio.gather(*[proxy.connect() for _ in range(300)])
+    assert (await proxy.post("/v1/track", track())).status == 200
+    for connection in idle[::100]:
+        await connection.send(whole())
+        assert (await connection.answer()).status == 200
+    await asyncio.gather(*[connection.close() for connection in idle])
+
+
+def reset(connection):
+    """Close with a reset, as a crashed client's machine does."""
+    sock = connection.writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.writer.transport.abort()
+
+
+@pytest.mark.parametrize("sent", [10, 60, 150, -1])
+async def test_a_client_that_goes_away_in_the_middle_leaves_nothing(proxy, sent):
+    data = whole()
+    for end in (reset, lambda c: c.writer.close()):
+        connection = await proxy.connect()
+        await connection.send(data[:sent])
+        await asyncio.sleep(0.02)
+        end(connection)
+    await asyncio.sleep(0.05)
+    assert (await proxy.post("/healthz", b"")).status == 405
+    assert proxy.events() == []
+
+
+async def test_a_client_that_goes_away_after_sending_has_its_event_stored_once_or_not_at_all(
+    proxy,
+):
+    for number in range(20):
+        connection = await proxy.connect()
+        await connection.send(whole(track(messageId=f"gone-{number}")))
+        if number % 2:
+            await asyncio.sleep(0)
+        reset(connection)
+    await asyncio.sleep(0.05)
+    stored = [e["messageId"] for e in proxy.events()]
+    assert len(stored) == len(set(stored))
+    for number in range(20):
+        event = track(messageId=f"gone-{number}")
+        assert (await proxy.post("/v1/track", event)).status == 200
+    again = [e["messageId"] for e in proxy.events()]
+    assert sorted(stored + again) == sorted(f"gone-{n}" for n in range(20))
