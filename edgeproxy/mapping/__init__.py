@@ -1,8 +1,8 @@
 """Hightouch's field table as data, a site's rules as settings, both as one call per event. Pure."""
 
 from edgeproxy.mapping.compiling import (
-    compile,  # noqa: A004
     compile_file,
+    compile_mapping,
     compile_settings,
     mapping_mistakes,
 )
@@ -29,8 +29,8 @@ __all__ = [
     "Mapper",
     "Note",
     "Supplied",
-    "compile",
     "compile_file",
+    "compile_mapping",
     "compile_settings",
     "differences",
     "mapping_mistakes",

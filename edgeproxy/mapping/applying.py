@@ -61,11 +61,22 @@ class _Work:
                 continue
             if ready.is_plain:
                 self._move(ready)
-            elif ready.is_elementwise:
-                self._supply_elements(ready)
-            else:
-                self._supply(ready)
+                return
+            try:
+                if ready.is_elementwise:
+                    self._supply_elements(ready)
+                else:
+                    self._supply(ready)
+            except Unfit as error:
+                self._leave_arrays_out(ready, str(error))
             return
+
+    def _leave_arrays_out(self, ready: Ready, reason: str) -> None:
+        """An array that a rule cannot go through is not sent: the rule may be there to hide it."""
+        for path in (ready.rule.output, *ready.rule.inputs):
+            if EVERY in path:
+                _put_in(self.edits, path[: path.index(EVERY)], None)
+        self.leave_out(ready.key, ready.rule.name, reason)
 
     def _holds(self, rule: Rule, item: Text | None) -> bool:
         assert rule.when is not None  # noqa: S101 - for the type checker; callers looked

@@ -20,10 +20,16 @@ from edgeproxy.mapping.sets import (
 )
 from edgeproxy.mapping.testing import read_tests
 
-__all__ = ["compile", "compile_document", "compile_file", "compile_settings", "mapping_mistakes"]
+__all__ = [
+    "compile_document",
+    "compile_file",
+    "compile_mapping",
+    "compile_settings",
+    "mapping_mistakes",
+]
 
 
-def compile(  # noqa: A001 - named for what it does; everything after the tables is optional
+def compile_mapping(
     mapping: Mapping[str, Any],
     filters: Sequence[Mapping[str, Any]] = (),
     tests: Sequence[Mapping[str, Any]] = (),
@@ -102,7 +108,7 @@ def compile_document(
     sources: Iterable[str] | None = None,
     credentials: FilePath | None = None,
 ) -> tuple[Mapper, list[Mistake]]:
-    """As `compile`, giving the mistakes beside what could be made in spite of them."""
+    """As `compile_mapping`, giving the mistakes beside what could be made in spite of them."""
     notes = Notes(where)
     key: str | None = None
     found: list[Mistake] = []

@@ -88,7 +88,7 @@ def _speaks_of(rule: Filter, event: Event, source: str, view: View) -> bool:
     lens = event.lens
     if rule.sources and source not in rule.sources:
         return False
-    if rule.types and lens.type not in rule.types:
+    if rule.types and not (isinstance(lens.type, str) and lens.type in rule.types):
         return False
     if rule.names is not None and not (isinstance(lens.event, str) and rule.names(lens.event)):
         return False

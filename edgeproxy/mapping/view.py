@@ -8,12 +8,16 @@ from msgspec import UNSET, Raw
 from edgeproxy.events import Event
 from edgeproxy.mapping.objects import Text, is_null, read_array, read_members
 from edgeproxy.mapping.paths import EVERY, Path, Segment
+from edgeproxy.mapping.values import Unfit
 
-__all__ = ["Index", "View"]
+__all__ = ["MAX_ELEMENTS", "Index", "View"]
 
 #: Which element of each `[]` of a path, from the left.
 Index = tuple[int, ...]
 
+#: A longer array is not gone through. With real products an event is too large long before.
+MAX_ELEMENTS = 2_000
+_OPENING = ord("{")
 _IN_LENS = frozenset({"context", "properties", "traits"})
 _TEXTS = frozenset(
     {
@@ -100,13 +104,22 @@ class View:
                 yield index, text
 
     def places(self, path: Path) -> Iterator[tuple[Index, Path]]:
-        """Every concrete path that a path with `[]` stands for, as the event's arrays have it."""
+        """Every concrete path that a path with `[]` stands for, as the event's arrays have it.
+
+        Raises Unfit where an array is longer than MAX_ELEMENTS.
+        """
         if EVERY not in path:
             yield (), path
             return
         at = path.index(EVERY)
         head, tail = path[:at], path[at + 1 :]
-        for number in range(len(self.elements(head) or ())):
+        elements = self.elements(head) or ()
+        if len(elements) > MAX_ELEMENTS:
+            raise Unfit(f"the array has more than {MAX_ELEMENTS} elements")
+        inside = bool(tail) and isinstance(tail[0], str)
+        for number, element in enumerate(elements):
+            if inside and memoryview(element)[0] != _OPENING:
+                continue  # nothing has a name inside a text or a number
             for index, place in self.places((*head, number, *tail)):
                 # The indexes of a nested `[]` follow those of the one around it.
                 yield (number, *index), place

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from edgeproxy.events import Event
-from edgeproxy.mapping import Mapper, compile
+from edgeproxy.mapping import Mapper, compile_mapping
 from edgeproxy.mapping.counters import Trace
 
 HEAD = b'"type":"track","event":"Order Completed","anonymousId":"a"'
@@ -16,7 +16,7 @@ def mapped(
     mapping: dict, fields: bytes = b"", source: str = "web", types: str = "forward"
 ) -> bytes:
     """The event's JSON text after mapping, without its head, and the same when it is traced."""
-    mapper = compile(mapping, types=types)  # type: ignore[arg-type]
+    mapper = compile_mapping(mapping, types=types)  # type: ignore[arg-type]
     raw = b"{" + HEAD + (b"," + fields if fields else b"") + b"}"
     event, traced = Event(raw), Event(raw)
     assert mapper.apply(event, source) is None
@@ -127,7 +127,7 @@ def test_rules_reach_any_top_level_field_and_any_depth():
 
 
 def test_what_cannot_hold_a_field_is_left_alone_and_counted():
-    mapper = compile({"global": {"properties.total": {"value": 5}}}, types="forward")
+    mapper = compile_mapping({"global": {"properties.total": {"value": 5}}}, types="forward")
     raw = b'{"type":"page","userId":"u","properties":"text"}'
     event = Event(raw)
     mapper.apply(event, "web")
@@ -210,7 +210,7 @@ def test_scopes_add_up_where_they_name_different_keys():
 
 
 def test_each_source_and_type_gets_its_own_rules_from_one_mapper():
-    mapper = compile(
+    mapper = compile_mapping(
         {
             "source": {"a": {"properties.s": {"value": "a"}}},
             "type": {"page": {"properties.t": {"value": 1}}},
@@ -241,7 +241,7 @@ def test_where_a_condition_is_not_met_the_scope_before_has_its_say():
 
 
 def test_a_condition_that_fails_counts_and_its_rule_does_not_apply():
-    mapper = compile({"global": {"properties.x": {"value": 1, "when": "properties.y > 1"}}})
+    mapper = compile_mapping({"global": {"properties.x": {"value": 1, "when": "properties.y > 1"}}})
     raw = b'{"type":"page","userId":"u","properties":{"y":"text"}}'
     event = Event(raw)
     mapper.apply(event, "web")
@@ -250,7 +250,7 @@ def test_a_condition_that_fails_counts_and_its_rule_does_not_apply():
 
 
 def test_an_expression_supplies_a_field_and_one_that_fails_leaves_it_out():
-    mapper = compile({"global": {"properties.cents": {"expr": "properties.total * 100"}}})
+    mapper = compile_mapping({"global": {"properties.cents": {"expr": "properties.total * 100"}}})
     good = Event(b'{"type":"page","userId":"u","properties":{"total":12.5}}')
     mapper.apply(good, "web")
     assert good.body() == b'{"type":"page","userId":"u","properties":{"total":12.5,"cents":1250}}'
@@ -386,6 +386,16 @@ def test_what_is_no_array_has_no_elements():
         assert everywhere(rule, given) == given
 
 
+def test_an_array_too_long_to_go_through_is_not_sent_unhashed():
+    given = b'"properties":{"n":1,"l":[%b]}' % b",".join([b'{"e":"x"}'] * 2001)
+    assert (
+        everywhere({"properties.l[].e": {"transform": "sha256"}}, given) == b'"properties":{"n":1}'
+    )
+    assert (
+        everywhere({"properties.s": {"from": "properties.l[].e"}}, given) == b'"properties":{"n":1}'
+    )
+
+
 # --- what is forwarded ---
 
 
@@ -431,7 +441,7 @@ def test_a_thousand_unknown_fields_come_through_byte_for_byte():
         "type": {"page": {"context.x": {"value": 1}}},
     }
     for mapping in ({}, {"preset": "ecommerce"}, quiet):
-        mapper = compile(mapping)
+        mapper = compile_mapping(mapping)
         raw = b"{" + HEAD + b"," + inner + b"}"
         event = Event(raw)
         mapper.apply(event, "web")
@@ -454,7 +464,7 @@ def test_a_mapping_that_changes_nothing_gives_back_the_very_bytes():
         {"properties.a": {"value": "x"}},
     ):
         event = Event(raw)
-        compile({"global": rules}).apply(event, "web")
+        compile_mapping({"global": rules}).apply(event, "web")
         assert event.body() == raw
 
 
@@ -466,7 +476,7 @@ def test_types_are_judged_after_mapping():
 
 
 def test_the_lens_agrees_with_what_will_be_sent():
-    mapper = compile(
+    mapper = compile_mapping(
         {
             "global": {
                 "userId": "traits.id",
@@ -483,7 +493,7 @@ def test_the_lens_agrees_with_what_will_be_sent():
 
 
 def test_looking_at_an_event_is_not_counted():
-    mapper: Mapper = compile({"global": {"properties.x": {"transform": "e164"}}})
+    mapper: Mapper = compile_mapping({"global": {"properties.x": {"transform": "e164"}}})
     mapper.explain(b'{"type":"page","userId":7,"properties":{"x":"030"}}', "web")
     assert not mapper.counters.left_out
     assert not mapper.counters.coerced

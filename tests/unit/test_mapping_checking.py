@@ -5,7 +5,7 @@ import json
 import pytest
 
 from edgeproxy.events import Event, Refusal
-from edgeproxy.mapping import Mapper, compile
+from edgeproxy.mapping import Mapper, compile_mapping
 from edgeproxy.mapping.coercion import coerce_time, is_time
 from edgeproxy.mapping.table import Field, field_table
 
@@ -65,7 +65,7 @@ def event_with(row: Field, value: object) -> bytes:
 
 
 def apply(types: str, raw: bytes) -> tuple[Refusal | None, bytes, Mapper]:
-    mapper = compile({}, types=types)  # type: ignore[arg-type]
+    mapper = compile_mapping({}, types=types)  # type: ignore[arg-type]
     event = Event(raw)
     refusal = mapper.apply(event, "default")
     assert refusal is None or isinstance(refusal, Refusal)
@@ -239,7 +239,7 @@ def test_properties_of_types_outside_the_table_are_nobodys_business():
 
 
 def test_a_context_seen_before_is_not_trusted_in_another_place():
-    mapper = compile({}, types="quarantine")
+    mapper = compile_mapping({}, types="quarantine")
     good = b'{"type":"page","userId":"u","context":{"ip":"1"}}'
     bad = b'{"type":"page","userId":"u","context":{"ip":1}}'
     assert mapper.apply(Event(good), "s") is None

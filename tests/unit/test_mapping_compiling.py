@@ -7,13 +7,19 @@ import pytest
 
 from edgeproxy.config import ConfigError, load
 from edgeproxy.events import Event
-from edgeproxy.mapping import Mapper, compile, compile_file, compile_settings, mapping_mistakes
+from edgeproxy.mapping import (
+    Mapper,
+    compile_file,
+    compile_mapping,
+    compile_settings,
+    mapping_mistakes,
+)
 
 
 def mistakes(text: str, folder: Path = Path()) -> list[str]:
     tables = tomllib.loads(text)
     with pytest.raises(ConfigError) as caught:
-        compile(
+        compile_mapping(
             tables.get("mapping", {}),
             tables.get("filters", []),
             tables.get("tests", []),
@@ -109,18 +115,18 @@ def test_all_mistakes_are_named_at_once():
 
 def test_a_revision_is_the_one_given_or_a_hash_of_the_rules():
     rules = {"userId": "id"}
-    assert compile({"revision": "2026-11"}).revision == "2026-11"
-    plain = compile({"global": rules}).revision
+    assert compile_mapping({"revision": "2026-11"}).revision == "2026-11"
+    plain = compile_mapping({"global": rules}).revision
     assert len(plain) == 12
-    assert compile({"global": dict(rules)}).revision == plain
-    assert compile({"global": rules}, [{"action": "drop", "match": "x"}]).revision != plain
-    assert compile({"global": {"userId": "di"}}).revision != plain
-    assert compile({}).revision == compile({}).revision
+    assert compile_mapping({"global": dict(rules)}).revision == plain
+    assert compile_mapping({"global": rules}, [{"action": "drop", "match": "x"}]).revision != plain
+    assert compile_mapping({"global": {"userId": "di"}}).revision != plain
+    assert compile_mapping({}).revision == compile_mapping({}).revision
 
 
 def test_a_revision_says_nothing_of_a_key():
     rule = {"properties.x": {"transform": "hmac_sha256"}}
-    one, other = (compile({"hmac_key": key * 16, "global": rule}).revision for key in "ab")
+    one, other = (compile_mapping({"hmac_key": key * 16, "global": rule}).revision for key in "ab")
     assert one == other
 
 
@@ -143,7 +149,7 @@ expect = { "properties.total" = 1 }
 def test_a_mapping_may_live_in_a_file_of_its_own(tmp_path: Path):
     (tmp_path / "mappings").mkdir()
     (tmp_path / "mappings/2026-11.toml").write_text(FILE)
-    mapper = compile({"file": "mappings/2026-11.toml"}, folder=tmp_path)
+    mapper = compile_mapping({"file": "mappings/2026-11.toml"}, folder=tmp_path)
     assert mapper.revision == "2026-11"
     event = Event(b'{"type":"page","userId":"u","properties":{"sum":2}}')
     assert mapper.apply(event, "web") is None
@@ -154,7 +160,7 @@ def test_a_mapping_may_live_in_a_file_of_its_own(tmp_path: Path):
 
 def test_filters_and_tests_beside_the_file_stay_in_force(tmp_path: Path):
     (tmp_path / "m.toml").write_text(FILE)
-    mapper = compile(
+    mapper = compile_mapping(
         {"file": "m.toml"}, [{"name": "own", "action": "drop", "match": "Mine"}], folder=tmp_path
     )
     for name in ("Mine", "Noise"):
@@ -236,7 +242,7 @@ EVENT = {"type": "track", "event": "e", "userId": "u", "properties": {"a": 1, "l
 
 
 def run(rows: list[dict], mapping: dict | None = None, filters: list | None = None) -> list[str]:
-    mapper: Mapper = compile(mapping or {}, filters or [], rows)
+    mapper: Mapper = compile_mapping(mapping or {}, filters or [], rows)
     return [failure.problem for failure in mapper.run_tests()]
 
 

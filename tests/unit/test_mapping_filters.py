@@ -6,13 +6,13 @@ import pytest
 
 from edgeproxy.events import Event, Refusal
 from edgeproxy.events.verdicts import Filtered
-from edgeproxy.mapping import compile
+from edgeproxy.mapping import compile_mapping
 from edgeproxy.mapping.filters import share_of
 
 
 def verdict(row: dict, source: str = "web", **fields: object) -> object:
     event = {"type": "track", "event": "Noise", "anonymousId": "a"} | fields
-    return compile({}, [row]).apply(Event(json.dumps(event).encode()), source)
+    return compile_mapping({}, [row]).apply(Event(json.dumps(event).encode()), source)
 
 
 DROPPED = Filtered("filter 1")
@@ -54,7 +54,7 @@ def test_dead_letters_refuses_with_the_filters_name():
 
 
 def test_the_first_filter_that_ends_an_events_way_has_decided():
-    mapper = compile(
+    mapper = compile_mapping(
         {},
         [
             {"name": "one", "action": "drop", "match": ["Other"]},
@@ -68,13 +68,15 @@ def test_the_first_filter_that_ends_an_events_way_has_decided():
 
 @pytest.mark.parametrize("action", ["drop", "keep", "dead_letters"])
 def test_a_condition_that_fails_lets_the_event_pass_and_counts(action):
-    mapper = compile({}, [{"name": "broken", "action": action, "when": "properties.total > 1"}])
+    mapper = compile_mapping(
+        {}, [{"name": "broken", "action": action, "when": "properties.total > 1"}]
+    )
     assert mapper.apply(Event(b'{"type":"page","userId":"u"}'), "web") is None
     assert mapper.counters.expression_failed == {"broken": 1}
 
 
 def test_filters_see_the_event_as_it_came():
-    mapper = compile(
+    mapper = compile_mapping(
         {"global": {"properties.total": {"value": 0}}, "preset": "ecommerce"},
         [
             {
@@ -93,7 +95,7 @@ def test_filters_see_the_event_as_it_came():
 
 
 def test_sampling_keeps_the_share_that_was_asked_for():
-    mapper = compile({}, [{"action": "sample", "rate": 0.25}])
+    mapper = compile_mapping({}, [{"action": "sample", "rate": 0.25}])
     kept = sum(
         mapper.apply(Event(b'{"type":"page","anonymousId":"user-%d"}' % n), "web") is None
         for n in range(4000)
@@ -102,7 +104,7 @@ def test_sampling_keeps_the_share_that_was_asked_for():
 
 
 def test_a_user_is_in_or_out_as_a_whole():
-    mapper = compile({}, [{"action": "sample", "rate": 0.5}])
+    mapper = compile_mapping({}, [{"action": "sample", "rate": 0.5}])
     for n in range(50):
         verdicts = {
             str(
@@ -130,8 +132,8 @@ PLACES = {"a": 0.2537936105758485, "b": 0.5173761181772721}
 
 def test_all_or_none_can_be_kept():
     event = b'{"type":"page","anonymousId":"%d"}'
-    everyone = compile({}, [{"action": "sample", "rate": 1}])
-    nobody = compile({}, [{"action": "sample", "rate": 0}])
+    everyone = compile_mapping({}, [{"action": "sample", "rate": 1}])
+    nobody = compile_mapping({}, [{"action": "sample", "rate": 0}])
     for n in range(100):
         assert everyone.apply(Event(event % n), "web") is None
         assert nobody.apply(Event(event % n), "web") == DROPPED

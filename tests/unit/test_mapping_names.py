@@ -5,7 +5,7 @@ import json
 import pytest
 
 from edgeproxy.events import Event
-from edgeproxy.mapping import compile
+from edgeproxy.mapping import compile_mapping
 from edgeproxy.mapping.names import matcher, squeeze
 
 STANDARD = (
@@ -40,7 +40,7 @@ def spellings(name: str) -> list[str]:
 
 def sent(mapping: dict, name: object, kind: str = "track") -> object:
     event = Event(json.dumps({"type": kind, "userId": "u", "event": name}).encode())
-    assert compile(mapping).apply(event, "default") is None
+    assert compile_mapping(mapping).apply(event, "default") is None
     return json.loads(event.body()).get("event")
 
 
@@ -53,7 +53,7 @@ def test_a_standard_event_in_any_spelling_is_sent_under_its_standard_name(spelle
 
 
 def test_the_preset_has_exactly_the_seventeen_names():
-    rules = compile({"preset": "ecommerce"})._mapping.events
+    rules = compile_mapping({"preset": "ecommerce"})._mapping.events
     assert sorted(rule.title for rule in rules) == sorted(STANDARD)
     assert len(STANDARD) == 17
 
@@ -77,7 +77,7 @@ def test_only_track_events_are_named(kind):
 def test_a_standard_name_leaves_the_event_as_it_came():
     raw = b'{ "type":"track", "userId":"u", "event":"Order Completed" }'
     event = Event(raw)
-    compile({"preset": "ecommerce"}).apply(event, "default")
+    compile_mapping({"preset": "ecommerce"}).apply(event, "default")
     assert event.body() is raw
 
 
@@ -128,7 +128,7 @@ def test_a_sites_rule_for_a_preset_event_keeps_the_presets_spellings():
         "event": {"Order Completed": {"match": ["bezahlt"], "properties.shop": {"value": "de"}}},
     }
     event = Event(b'{"type":"track","userId":"u","event":"order_completed"}')
-    compile(mapping).apply(event, "default")
+    compile_mapping(mapping).apply(event, "default")
     assert json.loads(event.body())["properties"] == {"shop": "de"}
     assert sent(mapping, "bezahlt") == "Order Completed"
 
@@ -144,7 +144,7 @@ def test_a_name_that_is_no_text_has_no_rule():
 
 
 def test_so_many_names_that_memory_could_fill_are_still_mapped():
-    mapper = compile({"preset": "ecommerce"})
+    mapper = compile_mapping({"preset": "ecommerce"})
     for number in range(10_000):
         mapper.apply(Event(b'{"type":"track","userId":"u","event":"e%d"}' % number), "default")
     assert len(mapper._found) <= 4096

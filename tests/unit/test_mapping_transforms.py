@@ -8,7 +8,7 @@ import pytest
 
 from edgeproxy.config import ConfigError
 from edgeproxy.events import Event
-from edgeproxy.mapping import compile
+from edgeproxy.mapping import compile_mapping
 from edgeproxy.mapping.transforms import TRANSFORMS
 
 LEFT_OUT = object()
@@ -17,7 +17,9 @@ KEY = "0123456789abcdef"
 
 def transformed(transform: object, value: str) -> object:
     """What becomes of a JSON text at `properties.x`: JSON text, or LEFT_OUT."""
-    mapper = compile({"hmac_key": KEY, "global": {"properties.x": {"transform": transform}}})
+    mapper = compile_mapping(
+        {"hmac_key": KEY, "global": {"properties.x": {"transform": transform}}}
+    )
     event = Event(b'{"type":"page","userId":"u","properties":{"x":%b}}' % value.encode())
     assert mapper.apply(event, "default") is None
     properties = event.fields()["properties"]
@@ -160,7 +162,7 @@ def test_null_is_absent_for_every_transform(transform):
 
 
 def test_what_does_not_fit_is_counted_by_its_key():
-    mapper = compile({"global": {"properties.phone": {"transform": "e164"}}})
+    mapper = compile_mapping({"global": {"properties.phone": {"transform": "e164"}}})
     for phone in (b'"030"', b'"+49301234567"', b"[]", b"{}"):
         event = Event(b'{"type":"page","userId":"u","properties":{"phone":%b}}' % phone)
         mapper.apply(event, "default")
@@ -189,7 +191,7 @@ def test_what_does_not_fit_is_counted_by_its_key():
 )
 def test_a_transform_that_cannot_be_built_is_a_mistake_with_a_remedy(transform, told):
     with pytest.raises(ConfigError) as caught:
-        compile({"global": {"properties.x": {"transform": transform}}})
+        compile_mapping({"global": {"properties.x": {"transform": transform}}})
     (mistake,) = caught.value.mistakes
     assert (mistake.table, mistake.key.split(":")[0]) == ("[mapping.global]", "properties.x")
     assert told in str(mistake)
@@ -204,13 +206,13 @@ def test_an_hmac_key_may_come_from_a_file(tmp_path):
         {"hmac_key_file": "key", "global": {"properties.x": {"transform": "hmac_sha256"}}},
     ):
         event = Event(b'{"type":"page","userId":"u","properties":{"x":"a"}}')
-        compile(mapping, folder=tmp_path).apply(event, "default")
+        compile_mapping(mapping, folder=tmp_path).apply(event, "default")
         assert json.loads(event.body())["properties"]["x"] == mac("a").strip('"')
 
 
 def test_a_key_is_never_part_of_a_mistake(tmp_path):
     with pytest.raises(ConfigError) as caught:
-        compile(
+        compile_mapping(
             {"hmac_key": "hush", "hmac_key_file": "nowhere", "global": {"x": 5}}, folder=tmp_path
         )
     assert "hush" not in str(caught.value)
