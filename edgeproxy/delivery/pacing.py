@@ -95,7 +95,7 @@ class Pacing:
         self._last_success: float | None = None
         self._refused = 0  # single events refused since the last success, and of those
         self._buried = 0  # how many became dead letters
-        self._probes_new = True
+        self._probes_new = True  # whose turn it is where everything is refused
         self.parked: str | None = None
         self.reason: str | None = None
         self.detail = ""
@@ -199,6 +199,7 @@ class Pacing:
     def settle(self, batch: Batch, outcome: Outcome, now: float) -> Step:
         """Take an attempt's outcome and decide; the batch is in flight no more."""
         batch.in_flight = False
+        self._probes_new = not self._probes_new
         match outcome.verdict:
             case "delivered":
                 self._delivered(now)
@@ -277,7 +278,6 @@ class Pacing:
     def _refused_by(self, batch: Batch, outcome: Outcome, now: float) -> Step:
         if self.parked == REFUSES_EVERYTHING:
             self._gate = now + self._retry.max
-            self._probes_new = not self._probes_new
         else:
             self.parked = None  # whatever it was, Hightouch reads events again
         if len(batch.events) > 1:
