@@ -11,17 +11,36 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import apsw
+from msgspec import Struct
 
-from edgeproxy.buffer.base import (
-    BufferClosedError,
-    BufferFaultError,
-    BufferFullError,
-    BufferWriteError,
-)
+from edgeproxy.buffer.base import BufferClosedError, BufferFaultError, BufferWriteError
+from edgeproxy.buffer.faults import translate
 
 __all__ = ["Committer"]
 
+#: A job may raise BufferFaultError before its first statement: then it alone is left out.
 Job = Callable[[], None]
+#: Told what became of a job: None when it is committed. Called also when its caller was cancelled.
+Settled = Callable[[BufferFaultError | None], None]
+
+
+class _Waiting(Struct):
+    job: Job
+    future: "asyncio.Future[None]"
+    settled: Settled | None
+    in_thread: bool = False
+
+    def settle(self, failure: BufferFaultError | None) -> None:
+        if self.settled is not None:
+            self.settled(failure)
+        if self.future.done():
+            return  # its caller was cancelled
+        if failure is None:
+            self.future.set_result(None)
+        else:
+            self.future.set_exception(failure)
+            # A caller that was cancelled may never look: that is no "exception never retrieved".
+            self.future.exception()
 
 
 class Committer:
@@ -41,40 +60,42 @@ class Committer:
             connection: for writing; used by nobody else from now on.
             finish: runs at the end of each transaction, before its COMMIT.
             committed: called after each commit with the seconds that it took.
-            rolled_back: called after a transaction failed, with what its callers are told.
+            rolled_back: called after a transaction failed, with what its callers are told next.
         """
-        self._connection = connection
+        self.connection = connection
+        """May be replaced by a job that runs between transactions."""
         self._finish = finish
         self._committed = committed
         self._rolled_back = rolled_back
-        self._jobs: list[tuple[Job, asyncio.Future[None]]] = []
-        self._alone: list[tuple[Job, asyncio.Future[None]]] = []
+        self._jobs: list[_Waiting] = []
+        self._alone: list[_Waiting] = []
         self._wake = asyncio.Event()
         self._closing = False
         self._thread = ThreadPoolExecutor(1, "edgeproxy-commit")
         self._loop = asyncio.get_running_loop()
 
-    def submit(self, job: Job) -> asyncio.Future[None]:
+    def submit(self, job: Job, settled: Settled | None = None) -> asyncio.Future[None]:
         """Run a job's statements in the next transaction; done when that is committed.
 
-        Cancelling the future does not stop the job.
+        Cancelling the future stops neither the job nor the call of `settled`, which comes before
+        anybody who awaits the future goes on.
         """
-        return self._enqueue(self._jobs, job)
+        return self._enqueue(self._jobs, job, settled)
 
-    def submit_alone(self, job: Job) -> asyncio.Future[None]:
-        """Run a job in the thread, between transactions: a checkpoint, or giving space back."""
-        return self._enqueue(self._alone, job)
+    def submit_alone(self, job: Job, *, in_thread: bool = True) -> asyncio.Future[None]:
+        """Run a job between transactions: a checkpoint, giving space back, another connection."""
+        return self._enqueue(self._alone, job, None, in_thread=in_thread)
 
     def _enqueue(
-        self, queue: list[tuple[Job, asyncio.Future[None]]], job: Job
+        self, queue: list[_Waiting], job: Job, settled: Settled | None, *, in_thread: bool = False
     ) -> asyncio.Future[None]:
-        future = self._loop.create_future()
+        waiting = _Waiting(job, self._loop.create_future(), settled, in_thread)
         if self._closing:
-            future.set_exception(BufferClosedError("the buffer is closed"))
+            waiting.settle(BufferClosedError("the buffer is closed"))
         else:
-            queue.append((job, future))
+            queue.append(waiting)
             self._wake.set()
-        return future
+        return waiting.future
 
     async def run(self) -> None:
         """Commit until `close` was called and nothing waits any more."""
@@ -82,11 +103,11 @@ class Committer:
             await self._wake.wait()
             self._wake.clear()
             while self._jobs or self._alone:
+                if self._alone:
+                    await self._run_alone(self._alone.pop(0))
                 if self._jobs:
                     jobs, self._jobs = self._jobs, []
                     await self._transaction(jobs)
-                if self._alone:
-                    await self._run_alone(*self._alone.pop(0))
         self._thread.shutdown()
 
     def close(self) -> None:
@@ -94,58 +115,65 @@ class Committer:
         self._closing = True
         self._wake.set()
 
-    async def _transaction(self, jobs: list[tuple[Job, asyncio.Future[None]]]) -> None:
+    async def _transaction(self, jobs: list[_Waiting]) -> None:
         started = self._loop.time()
+        taking_part = jobs
         try:
-            self._connection.execute("begin immediate")
-            for job, _ in jobs:
-                job()
+            self.connection.execute("begin immediate")
+            taking_part = self._run_jobs(jobs)
             self._finish()
-            await self._loop.run_in_executor(self._thread, self._connection.execute, "commit")
+            await self._loop.run_in_executor(self._thread, self.connection.execute, "commit")
         except apsw.Error as error:
-            failure = _translate(error)
+            failure = translate(error)
             self._roll_back()
             self._rolled_back(failure)
-            _settle(jobs, failure)
+            _settle(taking_part, failure)
         except BaseException as error:
             self._roll_back()
-            _settle(jobs, BufferWriteError(f"{type(error).__name__} in a transaction"))
+            _settle(taking_part, BufferWriteError(f"{type(error).__name__} in a transaction"))
             raise
         else:
             self._committed(self._loop.time() - started)
-            _settle(jobs, None)
+            _settle(taking_part, None)
 
-    async def _run_alone(self, job: Job, future: asyncio.Future[None]) -> None:
+    @staticmethod
+    def _run_jobs(jobs: list[_Waiting]) -> list[_Waiting]:
+        taking_part = []
+        refused: list[tuple[_Waiting, BufferFaultError]] = []
+        for waiting in jobs:
+            try:
+                waiting.job()
+            except BufferFaultError as refusal:
+                refused.append((waiting, refusal))
+            else:
+                taking_part.append(waiting)
+        for waiting, why in refused:
+            waiting.settle(why)
+        return taking_part
+
+    async def _run_alone(self, waiting: _Waiting) -> None:
         try:
-            await self._loop.run_in_executor(self._thread, job)
+            if waiting.in_thread:
+                await self._loop.run_in_executor(self._thread, waiting.job)
+            else:
+                waiting.job()
         except apsw.Error as error:
-            _settle([(job, future)], _translate(error))
+            waiting.settle(translate(error))
+        except BufferFaultError as error:
+            waiting.settle(error)
         else:
-            _settle([(job, future)], None)
+            waiting.settle(None)
 
     def _roll_back(self) -> None:
         # SQLite itself rolls back after some errors (lang_transaction.html).
-        if self._connection.in_transaction:
+        if self.connection.in_transaction:
             try:
-                self._connection.execute("rollback")
+                self.connection.execute("rollback")
             except apsw.Error:
                 # The original error is the one to tell; the next "begin" shows if this one lasts.
                 return
 
 
-def _translate(error: apsw.Error) -> BufferFaultError:
-    if isinstance(error, apsw.FullError):
-        return BufferFullError("the disk is full")
-    return BufferWriteError(f"the database cannot be written: {error}")
-
-
-def _settle(jobs: list[tuple[Job, asyncio.Future[None]]], failure: BufferFaultError | None) -> None:
-    for _, future in jobs:
-        if future.done():
-            continue  # its caller was cancelled
-        if failure is None:
-            future.set_result(None)
-        else:
-            future.set_exception(failure)
-            # A caller that was cancelled may never look: that is no "exception never retrieved".
-            future.exception()
+def _settle(jobs: list[_Waiting], failure: BufferFaultError | None) -> None:
+    for waiting in jobs:
+        waiting.settle(failure)

@@ -17,18 +17,24 @@ from edgeproxy.buffer.base import DeadLetter
 from edgeproxy.events.intake import Sealed
 
 __all__ = [
+    "SIZE",
     "DeadLetterFilter",
     "Purged",
     "Replayed",
     "StoredDeadLetter",
     "count",
     "insert",
+    "insert_again",
     "is_of_user",
     "iterate",
+    "letter_size",
     "oldest",
 ]
 
 _PAGE_ROWS = 200  # at most 20 MB where every body is as large as it may be
+
+_OVERHEAD = 256  # bytes of a letter beside what a client sent
+SIZE = f"length(body) + length(receipt) + {_OVERHEAD}"
 
 _COLUMNS = (
     "lane, code, message, form, received, died, message_id, revision, receipt, status, answer,"
@@ -130,11 +136,23 @@ def insert(connection: apsw.Connection, letters: Sequence[DeadLetter]) -> None:
     connection.executemany(_INSERT, [_to_row(letter) for letter in letters])
 
 
-def oldest(connection: apsw.Connection, after: int, most: int) -> list[tuple[int, int, str, int]]:
-    """Number, death, lane and body's size of the next `most` letters after a number."""
+def insert_again(connection: apsw.Connection, id_: int, letter: DeadLetter) -> bool:
+    """Add a letter under its old number, if that is free; whether it was."""
+    statement = _INSERT.replace("insert", "insert or ignore", 1).replace("(lane", "(id, lane", 1)
+    connection.execute(statement.replace("(?", "(?, ?", 1), (id_, *_to_row(letter)))
+    return connection.changes() == 1
+
+
+def letter_size(letter: DeadLetter) -> int:
+    """What a dead letter counts against their limit."""
+    return len(letter.body) + len(letter.receipt) + _OVERHEAD
+
+
+def oldest(connection: apsw.Connection, most: int) -> list[tuple[int, int, str, int]]:
+    """Number, death, lane and size of the `most` oldest letters."""
     rows = connection.execute(
-        "select id, died, lane, length(body) from dead_letters where id > ? order by id limit ?",
-        (after, most),
+        f"select id, died, lane, {SIZE} from dead_letters order by id limit ?",  # noqa: S608
+        (most,),
     ).fetchall()
     return cast("list[tuple[int, int, str, int]]", rows)
 

@@ -4,10 +4,16 @@ A lane is read forward in id order into a small window. An event may be claimed 
 no earlier unsettled event: none claimed, none passed over in the same claim. What is passed over
 stays in the window; when the window is full of users who must wait, their events are dropped from
 it and the lane remembers where to read again once one of those users is free.
+
+A claimed event is left alone by whoever may read it again until it is settled (no longer in the
+store) or released. One that is on its way out of the store is *leaving*: it can no longer be
+released, because it may be gone already.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable
+
+from msgspec import Struct
 
 from edgeproxy.buffer.base import Claimed
 
@@ -17,10 +23,22 @@ __all__ = ["Order"]
 WINDOW_BYTES = 4_000_000
 #: Events likewise: small events weigh more in memory than their bytes.
 WINDOW_EVENTS = 5_000
+#: Events looked at in one claim behind those who wait, before other work gets its turn.
+SCAN_EVENTS = 10_000
 
 #: Reads events after an id, in order: (after, most events, most bytes) -> events; fewer than there
 #: are only where `most bytes` is reached; empty at the lane's end.
 Read = Callable[[int, int, int], list[Claimed]]
+
+
+class _Scan(Struct):
+    """One claim's reading."""
+
+    read: Read
+    max_events: int
+    max_bytes: int
+    looked_at: int = 0
+    gave_up: bool = False
 
 
 class Order:
@@ -35,7 +53,10 @@ class Order:
         self._held: dict[int, int] = {}  # user -> unsettled claimed events
         self._passed: set[int] = set()  # users with events dropped from the window
         self._reread: int | None = None  # id before the first of those
+        self._leaving: set[int] = set()  # ids of claimed events on their way out of the store
         self.claimed_bytes = 0
+        self.gave_up = False
+        """The last claim stopped looking before the lane's end without having found anything."""
 
     @property
     def claimed(self) -> int:
@@ -47,8 +68,9 @@ class Order:
         taken: list[Claimed] = []
         size = 0
         kept: deque[Claimed] = deque()
+        scan = _Scan(read, max_events, max_bytes)
         while len(taken) < max_events:
-            if not self._window and not self._fill(kept, max_events, max_bytes, read):
+            if not self._window and not self._fill(kept, scan, found=bool(taken)):
                 break
             event = self._window.popleft()
             if event.user in self._held:
@@ -59,6 +81,7 @@ class Order:
                 break
             taken.append(event)
             size += len(event.body) + overhead
+        self.gave_up = scan.gave_up and not taken
         kept.extend(self._window)
         self._window = kept
         for event in taken:
@@ -70,6 +93,7 @@ class Order:
     def settle(self, events: Iterable[Claimed]) -> None:
         """Let go of events that are no longer in the store."""
         for event in events:
+            self._leaving.discard(event.id)
             if self._claimed.pop(event.id, None) is None:
                 continue
             self.claimed_bytes -= len(event.body)
@@ -83,7 +107,9 @@ class Order:
 
     def release(self, events: Iterable[Claimed]) -> None:
         """Let go of events that are still in the store: they are read again from there."""
-        given_back = [event for event in events if event.id in self._claimed]
+        given_back = [
+            event for event in events if event.id in self._claimed and event.id not in self._leaving
+        ]
         if not given_back:
             return
         first = min(event.id for event in given_back) - 1
@@ -91,19 +117,39 @@ class Order:
         self.settle(given_back)
         self._read_again()
 
+    def leave(self, events: Iterable[Claimed]) -> list[Claimed]:
+        """Those of the events that are claimed and not leaving yet; they are leaving now."""
+        leaving = [
+            event for event in events if event.id in self._claimed and event.id not in self._leaving
+        ]
+        self._leaving.update([event.id for event in leaving])
+        return leaving
+
+    def stay(self, events: Iterable[Claimed]) -> None:
+        """Take back `leave`: the store could not remove them. They are claimed as before."""
+        self._leaving.difference_update([event.id for event in events])
+
     def forget(self) -> None:
         """Drop what was read but not claimed, and begin again: the store changed behind it."""
         self._reread = self._start
         self._read_again()
 
-    def _fill(self, kept: deque[Claimed], max_events: int, max_bytes: int, read: Read) -> bool:
-        """Read on; make room first where those who wait fill the window. False at the end."""
+    def _fill(self, kept: deque[Claimed], scan: "_Scan", *, found: bool) -> bool:
+        """Read on; make room first where those who wait fill the window. False: enough, or the end.
+
+        Behind a full window of those who wait, a claim that has found something goes no further,
+        and one that has not gives up after a while.
+        """
         while True:
-            if len(kept) >= WINDOW_EVENTS or sum(len(e.body) for e in kept) >= WINDOW_BYTES:
+            if len(kept) >= WINDOW_EVENTS or sum([len(e.body) for e in kept]) >= WINDOW_BYTES:
                 self._pass_over(kept)
-            events = read(self._cursor, max_events, max_bytes)
+            if self._passed and (found or scan.looked_at >= SCAN_EVENTS):
+                scan.gave_up = True
+                return False
+            events = scan.read(self._cursor, scan.max_events, scan.max_bytes)
             if not events:
                 return False
+            scan.looked_at += len(events)
             self._cursor = events[-1].id
             self._window.extend(
                 event

@@ -9,6 +9,7 @@ import apsw
 from msgspec import Struct
 
 from edgeproxy.buffer.base import Claimed
+from edgeproxy.events.intake import Sealed
 
 __all__ = [
     "DELETE",
@@ -19,7 +20,9 @@ __all__ = [
     "StoredEvent",
     "checksum",
     "every_event",
+    "pack",
     "ranges",
+    "to_rows",
 ]
 
 LANE_SHIFT = 46  # 70 thousand billion events a lane, 131 thousand lanes
@@ -35,6 +38,7 @@ DELETE = "delete from events where id between ? and ?"
 _PAGE_ROWS = 500
 _NO_SKEW = -(1 << 63)
 _pack = struct.Struct("<qqqqq").pack
+_crc32 = zlib.crc32
 
 
 class StoredEvent(Struct):
@@ -48,7 +52,25 @@ class StoredEvent(Struct):
 def checksum(id_: int, user: int, received: int, skew: int | None, age: int, body: bytes) -> int:
     """CRC-32 over an event's columns, verified whenever it is claimed."""
     columns = _pack(id_, user, received, _NO_SKEW if skew is None else skew, age)
-    return zlib.crc32(body, zlib.crc32(columns))
+    return _crc32(body, _crc32(columns))
+
+
+def pack(id_: int, user: int, received: int, skew: int | None, age: int) -> bytes:
+    """An event's columns, as its checksum covers them."""
+    return _pack(id_, user, received, _NO_SKEW if skew is None else skew, age)
+
+
+def to_rows(
+    id_: int, received: int, events: Sequence[Sealed]
+) -> list[tuple[int, int, int, int | None, int, int, bytes]]:
+    """Events as rows for `INSERT`, numbered from `id_` on. Written for speed: every event passes."""
+    rows = []
+    for event in events:
+        user, skew, age, body = event.user, event.skew, event.age, event.body
+        columns = _pack(id_, user, received, _NO_SKEW if skew is None else skew, age)
+        rows.append((id_, user, received, skew, age, _crc32(body, _crc32(columns)), body))
+        id_ += 1
+    return rows
 
 
 def every_event(connection: apsw.Connection, lane: str | None = None) -> Iterator[StoredEvent]:

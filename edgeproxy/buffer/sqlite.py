@@ -1,79 +1,50 @@
 """The buffer on disk: one SQLite database in WAL mode, `synchronous = full`.
 
-Three connections: one writes (owned by the committer), one reads (on the event loop: claims), one
-checkpoints in a thread of its own so that no commit waits for it. Two connections may only do that
-at once with an SQLite that has the WAL-reset fix, which is why it comes with us.
+The verbs are here; what they stand on has files of its own: `commit` (transactions), `ledger`
+(tables and counters), `order` (who may be claimed), `upkeep` (checkpoints, space), `health` (full
+and failing disks), `opening` and `salvage` (damage), `erasing` (purges and replays).
 """
 
 import asyncio
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
 
 import apsw
 import structlog
-from msgspec import Struct
 
-from edgeproxy.buffer import deadletters
 from edgeproxy.buffer import folder as buffer_folder
 from edgeproxy.buffer.base import (
     BufferFaultError,
     BufferFullError,
-    BufferUnusableError,
     Claimed,
     DeadLetter,
     LaneStats,
     Stats,
 )
 from edgeproxy.buffer.commit import Committer
+from edgeproxy.buffer.database import require_sqlite
 from edgeproxy.buffer.deadletters import DeadLetterFilter, Purged, Replayed
-from edgeproxy.buffer.order import Order
-from edgeproxy.buffer.rows import (
-    DELETE,
-    INSERT,
-    LANE_SHIFT,
-    ROW_OVERHEAD,
-    SELECT,
-    checksum,
-    every_event,
-    ranges,
-)
+from edgeproxy.buffer.erasing import Erasing
+from edgeproxy.buffer.expiry import Expiry
+from edgeproxy.buffer.faults import BufferDamagedError, is_damage
+from edgeproxy.buffer.health import Health
+from edgeproxy.buffer.ledger import Lane
+from edgeproxy.buffer.names import write_names
+from edgeproxy.buffer.opening import Opened, begin_afresh, open_folder
+from edgeproxy.buffer.reading import Reading
+from edgeproxy.buffer.reserve import Reserve
+from edgeproxy.buffer.restoring import Restoring
+from edgeproxy.buffer.rows import ROW_OVERHEAD
+from edgeproxy.buffer.upkeep import Upkeep
 from edgeproxy.events.intake import Sealed
 
 __all__ = ["SqliteBuffer"]
 
 _log = structlog.get_logger("edgeproxy.buffer")
 
-_PAGE = 16384
-_CHECKPOINT_PAGES = 256  # 4 MiB of WAL: then a checkpoint begins beside the commits
-_RESTART_PAGES = 4096  # 64 MiB: checkpoints cannot keep up, so commits wait for one
-_VACUUM_PAGES = 512  # given back at a time: 8 MiB
-_TIDY_SECONDS = 1.0
-_QUIET_COMMITS = 20  # in that time: then nobody notices a checkpoint
-_MINIMUM_SQLITE = (3, 51, 3)  # sqlite.org/wal.html, "The WAL-Reset Bug"
-
-_PURGE_ROWS = 500  # looked at or removed at a time
-
-
-class _Lane(Struct):
-    number: int
-    name: str
-    next_sequence: int
-    events: int
-    bytes: int
-    order: Order
-
-    @property
-    def first_id(self) -> int:
-        return self.number << LANE_SHIFT
-
-    @property
-    def end_id(self) -> int:
-        return (self.number + 1) << LANE_SHIFT
+_TICK = 1.0  # seconds between looks at space, limits and health
+_BUSY_TICK = 0.05  # while there is more to give back
 
 
 class SqliteBuffer:
@@ -83,44 +54,42 @@ class SqliteBuffer:
         self,
         path: Path,
         lock: buffer_folder.Lock,
-        writer: apsw.Connection,
+        opened: Opened,
+        reserve: Reserve,
         *,
         max_size: int,
+        durable: bool,
         on_commit: Callable[[float], None],
+        on_expired: Callable[[str, int], None],
     ) -> None:
-        """Take over a locked folder and its connection; prefer `open`."""
+        """Take over a locked folder and its open database; prefer `open`."""
         self._path = path
         self._lock = lock
+        self._database, self._ledger = opened.database, opened.ledger
         self._max_size = max_size
+        self._durable = durable
         self._on_commit = on_commit
-        self._writer = writer
-        database = path / buffer_folder.DATABASE
-        self._wal = database.with_name(database.name + "-wal")
-        self._reader = buffer_folder.connect(database, read_only=True)
-        self._checkpointer = buffer_folder.connect(database)
-        self._checkpoint_thread = ThreadPoolExecutor(1, "edgeproxy-checkpoint")
-        self._checkpointing: asyncio.Future[None] | None = None
-        self._wal_pages = 0
-        writer.set_wal_hook(self._note_wal)
-        self._lanes: dict[str, _Lane] = {}
-        self._totals: dict[str, int] = {}
-        self._changed: set[str] = set()
-        self._appended: set[str] = set()
         self._callbacks: list[Callable[[str], None]] = []
-        self._failure: str | None = None
-        self._commits = 0  # since the last tidying
-        self._pending_bytes = 0
-        self._load()
-        self._used = self._measure()
+        self._pending: dict[str, int] = {}  # bytes on their way in, by lane
         self._committer = Committer(
-            writer,
+            self._database.writer,
             finish=self._write_counters,
             committed=self._after_commit,
             rolled_back=self._after_rollback,
         )
+        self._health = Health(reserve)
+        self._upkeep = Upkeep(
+            self._database, self._committer, failed=self._failed, wal_limit=reserve.size
+        )
+        self._reading = Reading(self._bury_damaged)
+        self._expiry = Expiry(lambda: self._ledger, self._committer, on_expired)
+        self._erasing = Erasing(lambda: self._ledger, self._committer, self._health, self.reading)
+        self._restoring = Restoring(path, lambda: self._ledger, self._committer, self._notify_all)
+        self._used = self._measure()
         loop = asyncio.get_running_loop()
         self._task = loop.create_task(self._committer.run(), name="committer")
-        self._tidying = loop.call_later(_TIDY_SECONDS, self._tidy)
+        self._ticking = loop.call_later(_TICK, self._tick)
+        self._restoring.start()
 
     @classmethod
     async def open(
@@ -131,8 +100,9 @@ class SqliteBuffer:
         durable: bool = True,
         patience: float = 10.0,
         on_commit: Callable[[float], None] = lambda _: None,
+        on_expired: Callable[[str, int], None] = lambda _lane, _letters: None,
     ) -> "SqliteBuffer":
-        """Lock a folder and open the buffer in it, making or migrating it first.
+        """Lock a folder and open the buffer in it, making, migrating or replacing it first.
 
         Args:
             path: the folder, made with mode 0700 if absent.
@@ -140,16 +110,28 @@ class SqliteBuffer:
             durable: False answers before the sync.
             patience: seconds to wait for another process to let go.
             on_commit: called with the seconds each commit took.
+            on_expired: called with a lane and how many of its dead letters their limits removed.
 
         Raises:
             BufferHeldError: another process holds it; BufferUnusableError: it cannot be used.
         """
-        _require_sqlite()
+        require_sqlite()
         lock = buffer_folder.Lock(path)
         await lock.acquire(patience)
         try:
-            writer = buffer_folder.open_database(path, durable=durable)
-            return cls(path, lock, writer, max_size=max_size, on_commit=on_commit)
+            reserve = Reserve(path, max_size)
+            reserve.make_room()
+            opened = open_folder(path, durable=durable)
+            return cls(
+                path,
+                lock,
+                opened,
+                reserve,
+                max_size=max_size,
+                durable=durable,
+                on_commit=on_commit,
+                on_expired=on_expired,
+            )
         except BaseException:
             lock.release()
             raise
@@ -167,61 +149,89 @@ class SqliteBuffer:
     ) -> asyncio.Future[None]:
         """See `Buffer.append`."""
         size = sum([len(event.body) for event in events]) + ROW_OVERHEAD * len(events)
-        self._admit(lane, size + sum([len(letter.body) for letter in dead]), lane_max)
-        self._pending_bytes += size
+        self._health.refuse_events()
+        if events:
+            self._admit(lane, size, lane_max)
 
         def job() -> None:
+            self._health.refuse_events()
             if events:
-                self._insert(lane, received, events, size)
+                self._ledger.insert(lane, received, events, size)
             if dead:
-                self._insert_dead(dead)
+                self._ledger.insert_dead(dead)
 
-        future = self._committer.submit(job)
-        future.add_done_callback(lambda _: self._no_longer_pending(size))
-        return future
+        def settled(_: BufferFaultError | None) -> None:
+            self._pending[lane] -= size
+
+        self._pending[lane] = self._pending.get(lane, 0) + size
+        return self._committer.submit(job, settled)
 
     def claim(self, lane: str, max_events: int, max_bytes: int, overhead: int = 0) -> list[Claimed]:
-        """See `Buffer.claim`."""
-        state = self._lanes.get(lane)
-        if state is None:
+        """See `Buffer.claim`. While a damaged database is being salvaged, nothing is given."""
+        state = self._ledger.lanes.get(lane)
+        if state is None or self._restoring.is_holding:
             return []
 
         def read(after: int, most: int, most_bytes: int) -> list[Claimed]:
-            return self._read(state, after, most, most_bytes)
+            return self._reading.read(self._database.reader, state, after, most, most_bytes)
 
         try:
-            return state.order.claim(max_events, max_bytes, overhead, read)
-        except apsw.Error as error:
-            raise BufferFaultError(f"the database cannot be read: {error}") from error
+            taken = state.order.claim(max_events, max_bytes, overhead, read)
+        except (apsw.Error, UnicodeDecodeError) as error:
+            state.order.forget()
+            self._cannot_read(lane, error)
+            return []
+        if state.order.gave_up:
+            asyncio.get_running_loop().call_soon(self._notify, lane)
+        elif not taken and state.shown[0] and not state.order.claimed:
+            self._mend_counters(state)
+        return taken
 
     def ack(self, lane: str, events: Sequence[Claimed]) -> asyncio.Future[None]:
         """See `Buffer.ack`."""
-        return self._remove(lane, events, ())
+        return self.bury(lane, events, ())
 
     def bury(
         self, lane: str, events: Sequence[Claimed], letters: Sequence[DeadLetter]
     ) -> asyncio.Future[None]:
         """See `Buffer.bury`."""
-        return self._remove(lane, events, letters)
+        order = self._ledger.lanes[lane].order
+        leaving = order.leave(events)
+
+        def job() -> None:
+            self._health.refuse_writes()
+            if leaving:
+                self._ledger.delete(lane, leaving)
+            if letters:
+                self._ledger.insert_dead(letters)
+
+        def settled(failure: BufferFaultError | None) -> None:
+            if failure is None:
+                self._restoring.settled(leaving)
+                order.settle(leaving)
+            else:
+                order.stay(leaving)
+
+        return self._committer.submit(job, settled)
 
     def release(self, lane: str, events: Sequence[Claimed]) -> None:
         """See `Buffer.release`."""
-        self._lanes[lane].order.release(events)
+        self._ledger.lanes[lane].order.release(events)
 
     def waiting(self, lane: str) -> tuple[int, int]:
         """See `Buffer.waiting`."""
-        state = self._lanes.get(lane)
+        state = self._ledger.lanes.get(lane)
         if state is None:
             return 0, 0
-        claimed = state.order.claimed
+        events, size = state.shown
         return (
-            state.events - claimed,
-            state.bytes - state.order.claimed_bytes - ROW_OVERHEAD * claimed,
+            max(events - state.order.claimed, 0),
+            max(size - ROW_OVERHEAD * events - state.order.claimed_bytes, 0),
         )
 
     def lanes(self) -> list[str]:
         """See `Buffer.lanes`."""
-        return list(self._lanes)
+        return list(self._ledger.lanes)
 
     def on_append(self, callback: Callable[[str], None]) -> None:
         """See `Buffer.on_append`."""
@@ -229,392 +239,199 @@ class SqliteBuffer:
 
     def full_reason(self) -> str | None:
         """See `Buffer.full_reason`."""
-        if self._failure is not None:
-            return self._failure
+        if self._health.reason is not None:
+            return self._health.reason
         if self._used >= self._max_size:
-            return f"the buffer holds {self._used} of at most {self._max_size} bytes"
+            return f"buffer is full: it holds {self._used} of at most {self._max_size} bytes"
         return None
 
     def stats(self) -> Stats:
         """See `Buffer.stats`."""
+        reader = self._database.reader
         lanes = [
-            LaneStats(lane.name, lane.events, lane.bytes, self._oldest(lane))
-            for lane in self._lanes.values()
+            LaneStats(lane.name, *lane.shown, self._reading.oldest(reader, lane))
+            for lane in self._ledger.lanes.values()
         ]
         oldest = [lane.oldest for lane in lanes if lane.oldest is not None]
         return Stats(
             events=sum(lane.events for lane in lanes),
-            bytes=self._used,
+            bytes=self._used + self._ledger.dead_bytes,
             oldest=min(oldest, default=None),
             lanes=lanes,
-            dead_letters=self._totals["dead_letters"],
-            dead_letter_bytes=self._totals["dead_letter_bytes"],
+            dead_letters=self._ledger.dead_letters,
+            dead_letter_bytes=self._ledger.dead_bytes,
         )
 
     async def close(self) -> None:
         """See `Buffer.close`."""
-        self._tidying.cancel()
+        self._ticking.cancel()
+        await self._restoring.stop()
         self._committer.close()
-        await self._task
-        if self._checkpointing is not None:
-            await asyncio.wait([self._checkpointing])
-        self._checkpoint_thread.shutdown()
-        self._reader.close()
-        self._checkpointer.close()
-        self._writer.close()  # the last connection checkpoints and removes the WAL
-        self._lock.release()
+        try:
+            await self._task
+        finally:
+            self._upkeep.close()
+            self._expiry.close()
+            self._database.close()
+            self._lock.release()
 
-    # --- dead letters and erasure -----------------------------------------------------------------
+    # --- beside the verbs -------------------------------------------------------------------------
+
+    async def watch(self) -> None:
+        """Run until the buffer is closed; raises what ended its committer, if anything did."""
+        await asyncio.shield(self._task)
+
+    def limit_dead(self, max_age: float, max_size: int) -> None:
+        """Keep dead letters for at most `max_age` seconds, and of the newest `max_size` bytes."""
+        self._expiry.limit(max_age, max_size)
 
     def reading(self) -> apsw.Connection:
         """A further connection, only for reading, for one other thread; its caller closes it."""
-        return buffer_folder.connect(self._path / buffer_folder.DATABASE, read_only=True)
+        return self._database.further_reader()
 
     async def purge_dead(self, chosen: DeadLetterFilter) -> int:
-        """Remove the dead letters that a filter fits; how many.
-
-        They go some hundred at a time, each time durably; cancelling stops between two such steps.
-        """
-        removed = 0
-        connection = self.reading()
-        try:
-            found = (stored.id for stored in deadletters.iterate(connection, chosen))
-            while ids := await asyncio.to_thread(_some, found):
-                removed += await self._remove_dead(ids)
-        finally:
-            connection.close()
-        return removed
-
-    async def replay(self, moves: Sequence[Replayed]) -> int:
-        """Turn dead letters into events again, all in one transaction; how many were moved.
-
-        A letter that is gone meanwhile is left out, so that none is moved twice. Cancelling does
-        not stop it. Raises BufferFullError or BufferWriteError: then nothing was moved.
-        """
-        moved = 0
-
-        def job() -> None:
-            nonlocal moved
-            for move in moves:
-                if not self._delete_dead([move.id]):
-                    continue
-                moved += 1
-                if move.event is not None:
-                    size = len(move.event.body) + ROW_OVERHEAD
-                    self._insert(move.lane, move.received, [move.event], size)
-
-        self._admit("", 0, None)
-        await asyncio.shield(self._committer.submit(job))
-        return moved
+        """See `Erasing.purge_dead`."""
+        return await self._erasing.purge_dead(chosen)
 
     async def purge_user(self, user: str) -> Purged:
-        """Erase everything of a user: events and dead letters that name them.
+        """See `Erasing.purge_user`."""
+        return await self._erasing.purge_user(user)
 
-        The user is an anonymousId or a userId. What is in flight at this moment may arrive.
-        """
-        events = 0
-        connection = self.reading()
-        try:
-            for lane in list(self._lanes.values()):
-                found = (
-                    stored.event.id
-                    for stored in every_event(connection, lane.name)
-                    if deadletters.is_of_user(stored.event.body, user)
-                )
-                while ids := await asyncio.to_thread(_some, found):
-                    events += await self._purge(lane, ids)
-        finally:
-            connection.close()
-        return Purged(events, await self.purge_dead(DeadLetterFilter(user=user)))
-
-    async def _remove_dead(self, ids: Sequence[int]) -> int:
-        removed = 0
-
-        def job() -> None:
-            nonlocal removed
-            removed = self._delete_dead(ids)
-
-        await asyncio.shield(self._committer.submit(job))
-        return removed
-
-    def _delete_dead(self, ids: Sequence[int]) -> int:
-        removed = size = 0
-        for id_ in ids:
-            row = self._writer.execute(
-                "select length(body) from dead_letters where id = ?", (id_,)
-            ).fetchone()
-            if row is not None:
-                self._writer.execute("delete from dead_letters where id = ?", (id_,))
-                removed += 1
-                size += cast("int", row[0])
-        self._totals["dead_letters"] -= removed
-        self._totals["dead_letter_bytes"] -= size
-        self._changed.add("")
-        return removed
-
-    async def _purge(self, lane: _Lane, ids: Sequence[int]) -> int:
-        before = 0
-
-        def job() -> None:
-            nonlocal before
-            before = self._writer.total_changes()
-            self._writer.executemany(DELETE, [(id_, id_) for id_ in ids])
-            before = self._writer.total_changes() - before
-            self._recount(lane)
-            self._changed.add(lane.name)
-
-        await asyncio.shield(self._committer.submit(job))
-        lane.order.forget()
-        return before
-
-    # --- inside a transaction ---------------------------------------------------------------------
-
-    def _insert(self, name: str, received: int, events: Sequence[Sealed], size: int) -> None:
-        lane = self._lanes.get(name) or self._add_lane(name)
-        id_ = lane.first_id + lane.next_sequence
-        rows = []
-        for event in events:
-            user, skew, age, body = event.user, event.skew, event.age, event.body
-            check = checksum(id_, user, received, skew, age, body)
-            rows.append((id_, user, received, skew, age, check, body))
-            id_ += 1
-        self._writer.executemany(INSERT, rows)
-        lane.next_sequence += len(rows)
-        lane.events += len(rows)
-        lane.bytes += size
-        self._changed.add(name)
-        self._appended.add(name)
-
-    def _insert_dead(self, letters: Sequence[DeadLetter]) -> None:
-        deadletters.insert(self._writer, letters)
-        self._totals["dead_letters"] += len(letters)
-        self._totals["dead_letter_bytes"] += sum(len(letter.body) for letter in letters)
-        self._changed.add("")
-
-    def _remove(
-        self, name: str, events: Sequence[Claimed], letters: Sequence[DeadLetter]
-    ) -> asyncio.Future[None]:
-        lane = self._lanes[name]
-
-        def job() -> None:
-            before = self._writer.total_changes()
-            self._writer.executemany(DELETE, ranges([event.id for event in events]))
-            if self._writer.total_changes() - before == len(events):
-                lane.events -= len(events)
-                lane.bytes -= sum([len(e.body) for e in events]) + ROW_OVERHEAD * len(events)
-            else:
-                self._recount(lane)  # some were purged meanwhile
-            self._changed.add(name)
-            if letters:
-                self._insert_dead(letters)
-
-        def settle(future: asyncio.Future[None]) -> None:
-            if not future.cancelled() and future.exception() is None:
-                lane.order.settle(events)
-
-        future = self._committer.submit(job)
-        future.add_done_callback(settle)
-        return future
-
-    def _recount(self, lane: _Lane) -> None:
-        row = self._writer.execute(
-            "select count(*), coalesce(sum(length(body) + ?), 0) from events where id > ? and id < ?",
-            (ROW_OVERHEAD, lane.first_id, lane.end_id),
-        ).fetchone()
-        lane.events, lane.bytes = row or (0, 0)
-
-    def _add_lane(self, name: str) -> _Lane:
-        self._writer.execute("insert into lanes (name) values (?)", (name,))
-        number = self._writer.last_insert_rowid()
-        lane = _Lane(number, name, 1, 0, 0, Order(number << LANE_SHIFT))
-        self._lanes[name] = lane
-        return lane
-
-    def _write_counters(self) -> None:
-        for name in self._changed:
-            if name:
-                lane = self._lanes[name]
-                self._writer.execute(
-                    "update lanes set next_sequence = ?, events = ?, bytes = ? where number = ?",
-                    (lane.next_sequence, lane.events, lane.bytes, lane.number),
-                )
-            else:
-                self._writer.executemany(
-                    "update totals set value = ? where name = ?",
-                    [(value, total) for total, value in self._totals.items()],
-                )
-        self._changed.clear()
+    async def replay(self, moves: Sequence[Replayed]) -> int:
+        """See `Erasing.replay`."""
+        return await self._erasing.replay(moves)
 
     # --- around a transaction ---------------------------------------------------------------------
 
     def _admit(self, lane: str, size: int, lane_max: int | None) -> None:
-        if self._failure is not None:
-            raise BufferFullError(self._failure)
-        if self._used + self._pending_bytes + size > self._max_size:
+        if self._used + sum(self._pending.values()) + size > self._max_size:
             raise BufferFullError(f"the buffer has reached its {self._max_size} bytes")
-        state = self._lanes.get(lane)
-        if lane_max is not None and size + (0 if state is None else state.bytes) > lane_max:
+        if lane_max is None:
+            return
+        state = self._ledger.lanes.get(lane)
+        held = 0 if state is None else state.shown[1]
+        if held + self._pending.get(lane, 0) + size > lane_max:
             raise BufferFullError(f"source {lane} has reached its {lane_max} bytes of the buffer")
 
-    def _no_longer_pending(self, size: int) -> None:
-        self._pending_bytes -= size
+    def _write_counters(self) -> None:
+        self._ledger.write_counters()
 
     def _after_commit(self, seconds: float) -> None:
-        self._failure = None
         self._on_commit(seconds)
+        appended, lane_added = self._ledger.committed()
+        if lane_added:
+            self._write_names()
         self._used = self._measure()
-        appended, self._appended = self._appended, set()
         for name in appended:
-            for callback in self._callbacks:
-                callback(name)
-        if self._wal_pages >= self._checkpoint_at():
-            self._checkpoint()
-        self._commits += 1
+            self._notify(name)
+        self._upkeep.after_commit()
+        self._expiry.after_commit()
 
     def _after_rollback(self, failure: BufferFaultError) -> None:
-        _log.error("buffer_write_failed", reason=str(failure))
-        self._appended.clear()
-        self._changed.clear()
-        self._load()
-
-    def _load(self) -> None:
-        """Read the counters; what is claimed stays claimed."""
-        known = self._lanes
-        self._lanes = {}
-        for number, name, next_sequence, events, size in self._writer.execute(
-            "select number, name, next_sequence, events, bytes from lanes order by number"
-        ):
-            order = known[name].order if name in known else Order(number << LANE_SHIFT)
-            self._lanes[name] = _Lane(number, name, next_sequence, events, size, order)
-        self._totals = dict(self._writer.execute("select name, value from totals"))
-
-    def _note_wal(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
-        self._wal_pages = pages
-        return apsw.SQLITE_OK
-
-    def _checkpoint_at(self) -> int:
-        # A small buffer must not fill itself with a WAL that waits.
-        return min(_CHECKPOINT_PAGES, max(self._max_size // _PAGE // 8, 4))
-
-    def _checkpoint(self) -> None:
-        if self._wal_pages >= _RESTART_PAGES:
-            self._committer.submit_alone(
-                lambda: self._run_checkpoint(self._writer, apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            )
-            self._wal_pages = 0
-        elif self._checkpointing is None or self._checkpointing.done():
-            self._checkpointing = asyncio.get_running_loop().run_in_executor(
-                self._checkpoint_thread,
-                self._run_checkpoint,
-                self._checkpointer,
-                apsw.SQLITE_CHECKPOINT_PASSIVE,
-            )
-
-    @staticmethod
-    def _run_checkpoint(connection: apsw.Connection, mode: int) -> None:
+        self._failed(failure)
+        if isinstance(failure, BufferDamagedError):
+            self._replace(str(failure))
+            return
         try:
-            connection.wal_checkpoint(mode=mode)
-        except apsw.BusyError:
-            return  # a reader is in the way; the next one will do it
+            self._ledger.load()
         except apsw.Error as error:
-            _log.warning("checkpoint_failed", reason=str(error))
+            self._replace(f"the counters cannot be read: {error}")
 
-    def _tidy(self) -> None:
-        """Give back what a drained backlog leaves: free pages at any time, the WAL in quiet ones."""
-        free, pages = self._free_pages()
-        quiet, self._commits = self._commits < _QUIET_COMMITS, 0
-        pause = _TIDY_SECONDS
-        if free > _VACUUM_PAGES and free > pages // 4:
-            self._committer.submit_alone(self._vacuum)
-            pause = _TIDY_SECONDS / 20
-        elif quiet and self._wal_size() > self._checkpoint_at() * _PAGE:
-            self._committer.submit_alone(
-                lambda: self._run_checkpoint(self._writer, apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            )
-        self._used = self._measure()
-        self._tidying = asyncio.get_running_loop().call_later(pause, self._tidy)
-
-    def _vacuum(self) -> None:
-        # Every step gives back one page: the statement is run to its end.
-        self._writer.execute(f"pragma incremental_vacuum({_VACUUM_PAGES})").fetchall()
-
-    # --- reading ----------------------------------------------------------------------------------
-
-    def _read(self, lane: _Lane, after: int, most: int, most_bytes: int) -> list[Claimed]:
-        events: list[Claimed] = []
-        size = 0
-        damaged: list[Claimed] = []
-        for id_, user, received, skew, age, check, body in self._reader.execute(
-            SELECT, (after, lane.end_id, most)
-        ):
-            event = Claimed(id_, user, received, skew, age, body)
-            if check != checksum(id_, user, received, skew, age, body):
-                damaged.append(event)
-                continue
-            events.append(event)
-            size += len(body)
-            if size >= most_bytes:
-                break
-        if damaged:
-            self._bury_damaged(lane.name, damaged)
-        return events
-
-    def _bury_damaged(self, lane: str, events: Iterable[Claimed]) -> None:
-        events = list(events)
-        _log.error("events_damaged", lane=lane, events=len(events))
-        now = time.time_ns() // 1_000_000
-        self._remove(
-            lane,
-            events,
-            [
-                DeadLetter(
-                    lane=lane,
-                    code="invalid_event",
-                    message="damaged on disk: its checksum does not match",
-                    form="sent",
-                    received=event.received,
-                    died=now,
-                    body=event.body,
-                )
-                for event in events
-            ],
-        )
-
-    def _oldest(self, lane: _Lane) -> int | None:
-        if not lane.events:
-            return None
-        row = self._reader.execute(
-            "select received from events where id > ? and id < ? order by id limit 1",
-            (lane.first_id, lane.end_id),
-        ).fetchone()
-        return None if row is None else int(row[0])
-
-    def _free_pages(self) -> tuple[int, int]:
-        return (
-            int(self._reader.pragma("freelist_count")),
-            int(self._reader.pragma("page_count")),
-        )
+    def _failed(self, failure: BufferFaultError) -> None:
+        if isinstance(failure, BufferDamagedError):
+            self._replace_soon(str(failure))
+        else:
+            self._health.failed(failure)
 
     def _measure(self) -> int:
-        """Bytes as `max_size` counts them: database plus WAL less free pages."""
-        free, pages = self._free_pages()
-        return (pages - free) * _PAGE + self._wal_size()
+        """Bytes as `max_size` counts them; dead letters have a limit of their own."""
+        return max(self._database.size() - self._ledger.dead_bytes, 0)
 
-    def _wal_size(self) -> int:
+    def _write_names(self) -> None:
+        names = {lane.number: lane.name for lane in self._ledger.lanes.values()}
         try:
-            return os.stat(self._wal).st_size  # noqa: PTH116 - once a commit: the cheapest way
-        except FileNotFoundError:
-            return 0
+            write_names(self._path, names)
+        except OSError as error:
+            _log.warning("lane_names_not_written", reason=str(error))
 
+    def _notify(self, lane: str) -> None:
+        for callback in self._callbacks:
+            callback(lane)
 
-def _some(ids: Iterator[int]) -> list[int]:
-    return list(islice(ids, _PURGE_ROWS))
+    def _notify_all(self) -> None:
+        for lane in self.lanes():
+            self._notify(lane)
 
+    def _tick(self) -> None:
+        pause = _TICK
+        if self._health.is_well:
+            try:
+                pause = _BUSY_TICK if self._upkeep.tidy() else _TICK
+                self._used = self._measure()
+            except apsw.Error as error:
+                self._cannot_read(None, error)
+            self._expiry.tick()
+        else:
+            self._committer.submit_alone(lambda: self._health.recover(self._upkeep.truncate))
+        self._ticking = asyncio.get_running_loop().call_later(pause, self._tick)
 
-def _require_sqlite() -> None:
-    version = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
-    if version < _MINIMUM_SQLITE:
-        raise BufferUnusableError(
-            f"SQLite {apsw.sqlite_lib_version()} can lose commits (the WAL-reset bug); "
-            "install a newer apsw"
+    # --- damage -----------------------------------------------------------------------------------
+
+    def _cannot_read(self, lane: str | None, error: Exception) -> None:
+        """Replace a damaged database; otherwise the disk may do better in a second."""
+        if not isinstance(error, apsw.Error) or is_damage(error):
+            self._replace_soon(f"damaged: {error}")
+            return
+        _log.error("buffer_not_readable", lane=lane, reason=str(error))
+        if lane is not None:
+            asyncio.get_running_loop().call_later(_TICK, self._notify, lane)
+
+    def _replace_soon(self, reason: str) -> None:
+        damaged = self._database
+
+        def job() -> None:
+            if self._database is damaged:
+                self._replace(reason)
+
+        self._committer.submit_alone(job, in_thread=False)
+
+    def _replace(self, reason: str) -> None:
+        """Set the database aside and go on with a fresh one, between transactions."""
+        self._upkeep.wait()
+        self._database.close(untouched=True)
+        self._restoring.begin()
+        opened = begin_afresh(
+            self._path, durable=self._durable, reason=reason, known=self._ledger.lanes.values()
         )
+        self._database, self._ledger = opened.database, opened.ledger
+        self._committer.connection = self._database.writer
+        self._upkeep.attach(self._database)
+        self._used = self._measure()
+        self._write_names()
+        self._restoring.start()
+
+    def _bury_damaged(
+        self, lane: Lane, events: Sequence[Claimed], done: Callable[[], None]
+    ) -> None:
+        """Turn rows whose checksum is wrong into dead letters."""
+        _log.error("events_damaged", lane=lane.name, events=len(events))
+        now = time.time_ns() // 1_000_000
+        letters = [self._reading.letter(lane.name, event, now) for event in events]
+
+        def job() -> None:
+            self._health.refuse_writes()
+            self._ledger.purge(lane.name, events)
+            self._ledger.insert_dead(letters)
+
+        def settled(_: BufferFaultError | None) -> None:
+            done()
+            asyncio.get_running_loop().call_soon(self._notify, lane.name)
+
+        self._committer.submit(job, settled)
+
+    def _mend_counters(self, lane: Lane) -> None:
+        """Count a lane that is empty though its counters say otherwise."""
+        if not self._reading.is_empty(self._database.reader, lane):
+            return
+        _log.error("lane_miscounted", lane=lane.name, events=lane.shown[0])
+        self._committer.submit(lambda: self._ledger.recount(self._ledger.lanes[lane.name]))

@@ -1,0 +1,116 @@
+"""Purges and replays: changes that a person asks for, safe while events come and go."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
+
+import apsw
+
+from edgeproxy.buffer import deadletters
+from edgeproxy.buffer.base import Claimed
+from edgeproxy.buffer.commit import Committer
+from edgeproxy.buffer.deadletters import DeadLetterFilter, Purged, Replayed
+from edgeproxy.buffer.health import Health
+from edgeproxy.buffer.ledger import Ledger
+from edgeproxy.buffer.rows import ROW_OVERHEAD, every_event
+
+__all__ = ["Erasing"]
+
+_AT_A_TIME = 500
+
+T = TypeVar("T")
+
+
+class Erasing:
+    """Every method works in steps that are durable one by one, so that none holds up the events."""
+
+    def __init__(
+        self,
+        ledger: Callable[[], Ledger],
+        committer: Committer,
+        health: Health,
+        reader: Callable[[], apsw.Connection],
+    ) -> None:
+        """Take what it works with; `reader` opens a further connection."""
+        self._ledger = ledger
+        self._committer = committer
+        self._health = health
+        self._reader = reader
+
+    async def purge_dead(self, chosen: DeadLetterFilter) -> int:
+        """Remove the dead letters that a filter fits; how many.
+
+        They go some hundred at a time, each time durably; cancelling stops between two such steps.
+        """
+        removed = 0
+        connection = self._reader()
+        try:
+            found = (stored.id for stored in deadletters.iterate(connection, chosen))
+            while ids := await asyncio.to_thread(_some, found):
+                removed += await self._in_transaction(lambda: self._ledger().delete_dead(ids))
+        finally:
+            connection.close()
+        return removed
+
+    async def purge_user(self, user: str) -> Purged:
+        """Erase everything of a user: events and dead letters that name them.
+
+        The user is an anonymousId or a userId. What is claimed at this moment may still be sent.
+        """
+        removed = 0
+        connection = self._reader()
+        try:
+            for name in list(self._ledger().lanes):
+                found = (
+                    stored.event
+                    for stored in every_event(connection, name)
+                    if deadletters.is_of_user(stored.event.body, user)
+                )
+                while events := await asyncio.to_thread(_some, found):
+                    removed += await self._purge(name, events)
+        finally:
+            connection.close()
+        return Purged(removed, await self.purge_dead(DeadLetterFilter(user=user)))
+
+    async def replay(self, moves: Sequence[Replayed]) -> int:
+        """Turn dead letters into events again, all in one transaction; how many were moved.
+
+        A letter that is gone meanwhile is left out, so that none is moved twice. Cancelling does
+        not stop it. Raises BufferFullError or BufferWriteError: then nothing was moved.
+        """
+        self._health.refuse_events()
+
+        def job() -> int:
+            self._health.refuse_events()
+            ledger = self._ledger()
+            moved = 0
+            for move in moves:
+                if not ledger.delete_dead([move.id]):
+                    continue
+                moved += 1
+                if move.event is not None:
+                    size = len(move.event.body) + ROW_OVERHEAD
+                    ledger.insert(move.lane, move.received, [move.event], size)
+            return moved
+
+        return await self._in_transaction(job)
+
+    async def _purge(self, name: str, events: Sequence[Claimed]) -> int:
+        removed = await self._in_transaction(lambda: self._ledger().purge(name, events))
+        self._ledger().lanes[name].order.forget()
+        return removed
+
+    async def _in_transaction(self, job: Callable[[], int]) -> int:
+        result = 0
+
+        def run() -> None:
+            nonlocal result
+            result = job()
+
+        await asyncio.shield(self._committer.submit(run))
+        return result
+
+
+def _some(found: Iterator[T]) -> list[T]:
+    return list(islice(found, _AT_A_TIME))

@@ -1,0 +1,124 @@
+"""Opening what lies in a buffer's folder, or setting it aside and beginning afresh."""
+
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import apsw
+import structlog
+from msgspec import Struct
+
+from edgeproxy.buffer import aside
+from edgeproxy.buffer.base import BufferUnusableError
+from edgeproxy.buffer.database import DATABASE, Database, make
+from edgeproxy.buffer.faults import BufferDamagedError, is_damage
+from edgeproxy.buffer.ledger import Lane, Ledger
+from edgeproxy.buffer.names import read_names
+from edgeproxy.buffer.pages import wal_frames
+from edgeproxy.buffer.salvage import lane_names
+
+__all__ = ["Opened", "begin_afresh", "open_folder"]
+
+_log = structlog.get_logger("edgeproxy.buffer")
+
+_YEAR_2020 = 1_577_836_800
+_FIRST_UNNAMED = 10_000
+
+
+class Opened(Struct):
+    """A database that is ready."""
+
+    database: Database
+    ledger: Ledger
+
+
+def open_folder(folder: Path, *, durable: bool) -> Opened:
+    """Open a locked folder's database, made if there is none, replaced if it is damaged.
+
+    Raises:
+        BufferUnusableError: it is another program's, a newer version's, or cannot be read.
+    """
+    reason = aside.judge(folder)
+    if reason is None:
+        try:
+            return _open(folder, durable=durable)
+        except BufferDamagedError as error:
+            reason = str(error)
+        except (apsw.Error, UnicodeDecodeError) as error:
+            if isinstance(error, apsw.Error) and not is_damage(error):
+                raise BufferUnusableError(f"{folder / DATABASE}: {error}") from error
+            reason = f"damaged: {error}"
+    return begin_afresh(folder, durable=durable, reason=reason)
+
+
+def begin_afresh(folder: Path, *, durable: bool, reason: str, known: Iterable[Lane] = ()) -> Opened:
+    """Set a folder's database aside (nothing has it open any more) and begin a new one.
+
+    Lanes keep their numbers and go on numbering behind everything that the old one can hold, so
+    that salvaged events find their places before what is accepted now.
+
+    Args:
+        known: lanes of the old database where it was open; their order goes on.
+    """
+    old = aside.set_aside(folder)
+    _log.error("buffer_set_aside", file=old.name, reason=reason)
+    path = folder / DATABASE
+    # No lane takes 32768 events a second for years.
+    first_sequence = max(int(time.time()) - _YEAR_2020, 1) << 15
+    make(path, first_sequence=first_sequence)
+    database = Database(path, durable=durable)
+    ledger = Ledger(database.writer)
+    names = lane_names(old, read_names(folder))
+    with database.writer:
+        for lane in known:
+            lane.order.forget()
+            ledger.restore(lane.number, lane.name, lane)
+        for number, name in names.items():
+            ledger.restore(number, name)
+        ledger.write_counters()
+    ledger.committed()
+    if not names:  # whose the old lanes' events are nobody knows: not those of a new lane
+        ledger.first_lane = _FIRST_UNNAMED
+    return Opened(database, ledger)
+
+
+def _open(folder: Path, *, durable: bool) -> Opened:
+    path = folder / DATABASE
+    if not path.exists():
+        make(path)
+    database = Database(path, durable=durable)
+    try:
+        ledger = Ledger(database.writer)
+        for table in ("events", "dead_letters"):
+            database.reader.execute(f"select * from {table} limit 1").fetchall()  # noqa: S608
+        _compare_names(folder, ledger)
+        _look_for_lost_frames(database, durable=durable)
+    except BaseException:
+        database.close(untouched=True)
+        raise
+    return Opened(database, ledger)
+
+
+def _compare_names(folder: Path, ledger: Ledger) -> None:
+    names = {lane.number: lane.name for lane in ledger.lanes.values()}
+    for number, name in read_names(folder).items():
+        if names.get(number) != name:
+            raise BufferDamagedError(f"damaged: lane {number} was called {name}")
+
+
+def _look_for_lost_frames(database: Database, *, durable: bool) -> None:
+    """Find transactions in the WAL that SQLite does not see behind a damaged or torn one.
+
+    One only may be what a power cut tore before it was synced, and was never acknowledged; its
+    events are salvaged and nothing else. More were synced in their order: the WAL is damaged, and
+    may contradict the database.
+    """
+    valid = database.valid_frames()
+    lost = sum(ends for number, _, ends in wal_frames(database.wal) if number >= valid)
+    if lost > 1 and durable:
+        raise BufferDamagedError(f"damaged: {lost} transactions in the WAL behind a broken one")
+    if lost:
+        kept = aside.name_for(database.path.parent, suffix=f"{aside.AFTER}{valid}")
+        shutil.copyfile(database.wal, kept.with_name(kept.name + "-wal"))
+        _log.error("wal_torn", file=kept.name, transactions=lost)

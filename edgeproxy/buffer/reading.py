@@ -1,0 +1,115 @@
+"""Reading events for a claim, each checked against its checksum."""
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import apsw
+
+from edgeproxy.buffer.base import Claimed, DeadLetter
+from edgeproxy.buffer.ledger import Lane
+from edgeproxy.buffer.rows import SELECT, checksum
+
+__all__ = ["Reading"]
+
+Bury = Callable[[Lane, Sequence[Claimed], Callable[[], None]], None]
+
+
+class Reading:
+    """Reads rows; those that are not what was stored are buried, once, and never given."""
+
+    def __init__(self, bury: Bury) -> None:
+        """`bury` gets a lane, its damaged events, and what to call when they are dealt with."""
+        self._bury = bury
+        self._being_buried: set[int] = set()
+
+    def read(
+        self, reader: apsw.Connection, lane: Lane, after: int, most: int, most_bytes: int
+    ) -> list[Claimed]:
+        """The next sound events after an id; empty at the lane's end. Raises apsw.Error."""
+        events: list[Claimed] = []
+        damaged: list[Claimed] = []
+        while not events:
+            last = self._read(reader, (after, lane.end_id, most), most_bytes, events, damaged)
+            if last is None:
+                break
+            after = last
+        fresh = [event for event in damaged if event.id not in self._being_buried]
+        if fresh:
+            ids = {event.id for event in fresh}
+            self._being_buried |= ids
+            self._bury(lane, fresh, lambda: self._being_buried.difference_update(ids))
+        return events
+
+    @staticmethod
+    def _read(
+        reader: apsw.Connection,
+        bounds: tuple[int, int, int],
+        most_bytes: int,
+        events: list[Claimed],
+        damaged: list[Claimed],
+    ) -> int | None:
+        """Sort the next rows; the last one's id."""
+        size = 0
+        last = None
+        cursor = reader.execute(SELECT, bounds)
+        for last, user, received, skew, age, check, body in cursor:
+            event = Claimed(last, user, received, skew, age, body)
+            if not _is_sound(event, check):
+                damaged.append(event)
+                continue
+            events.append(event)
+            size += len(body)
+            if size >= most_bytes:
+                break
+        cursor.close()  # or its transaction stays open, and the WAL cannot be emptied
+        return last
+
+    @staticmethod
+    def oldest(reader: apsw.Connection, lane: Lane) -> int | None:
+        """When the lane's first event was received; None also where it cannot be read."""
+        if not lane.shown[0]:
+            return None
+        try:
+            row = reader.execute(
+                "select received from events where id > ? and id < ? order by id limit 1",
+                (lane.first_id, lane.end_id),
+            ).fetchone()
+        except apsw.Error:
+            return None  # a claim will find that out and do something about it
+        return None if row is None else int(row[0] or 0)
+
+    @staticmethod
+    def is_empty(reader: apsw.Connection, lane: Lane) -> bool:
+        """Whether the lane has no event at all; no where that cannot be read."""
+        try:
+            statement = "select 1 from events where id > ? and id < ? limit 1"
+            return reader.execute(statement, (lane.first_id, lane.end_id)).fetchone() is None
+        except apsw.Error:
+            return False
+
+    @staticmethod
+    def letter(lane: str, event: Claimed, died: int) -> DeadLetter:
+        """A damaged event as it is kept."""
+        return DeadLetter(
+            lane=lane,
+            code="invalid_event",
+            message="damaged on disk: its checksum does not match",
+            form="sent",
+            received=event.received,
+            died=died,
+            body=bytes(event.body),
+            skew=event.skew,
+            age=event.age,
+        )
+
+
+def _is_sound(event: Claimed, check: Any) -> bool:
+    try:
+        fields = (event.id, event.user, event.received, event.skew, event.age)
+        return bool(check == checksum(*fields, event.body))
+    except (TypeError, struct.error):  # a damaged row can hold anything
+        if not isinstance(event.body, bytes):
+            event.body = str(event.body).encode("utf-8", "replace")
+        event.received, event.age = int(event.received or 0), int(event.age or 0)
+        return False

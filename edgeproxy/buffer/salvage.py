@@ -1,0 +1,167 @@
+"""Bringing back what can be read of a database that was set aside.
+
+Events come back under their old numbers, so nothing comes back twice however often this is
+interrupted, and they stand before what was accepted since: until all are back none is claimed, and
+order per user holds.
+"""
+
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import structlog
+from msgspec import Struct, field
+
+from edgeproxy.buffer.base import Claimed, DeadLetter
+from edgeproxy.buffer.ledger import Ledger
+from edgeproxy.buffer.pages import Pages, Row
+from edgeproxy.buffer.rows import LANE_SHIFT, checksum
+
+__all__ = ["Chunk", "lane_names", "read_chunks", "store"]
+
+_log = structlog.get_logger("edgeproxy.buffer")
+
+_CHUNK_ROWS = 500
+_EVENT_COLUMNS = 7
+_LANE_COLUMNS = 5
+_LETTER_COLUMNS = 16
+
+
+class Chunk(Struct):
+    """Some of what was found, in no order."""
+
+    events: list[Claimed] = field(default_factory=list)
+    damaged: list[Claimed] = field(default_factory=list)  # not what was stored
+    letters: list[tuple[int, DeadLetter]] = field(default_factory=list)
+
+
+def lane_names(aside: Path, known: dict[int, str]) -> dict[int, str]:
+    """Names by lane number: those that are known, else as the database itself has them."""
+    names: dict[int, str] = {}
+    with Pages(aside) as pages:
+        for id_, values in pages.rows(last=_FIRST_PAGES):
+            if len(values) == _LANE_COLUMNS and isinstance(values[1], str) and 0 < id_ < _MAX_LANE:
+                names[id_] = values[1]
+    return names | known
+
+
+#: Where the few lanes lie: the tables' first pages are made with the database.
+_FIRST_PAGES = 64
+_MAX_LANE = 1 << 17
+
+
+def read_chunks(aside: Path) -> Iterator[Chunk]:
+    """Everything that can be read, checked against its checksums, in constant memory. Blocks."""
+    with Pages(aside) as pages:
+        chunk, rows = Chunk(), 0
+        for row in pages.rows():
+            _sort(row, chunk)
+            rows += 1
+            if rows == _CHUNK_ROWS:
+                yield chunk
+                chunk, rows = Chunk(), 0
+        yield chunk
+
+
+def store(
+    ledger: Ledger, chunk: Chunk, names: dict[int, str], settled: set[int], now: int
+) -> tuple[int, int]:
+    """Put a chunk into the tables; how many events and dead letters were not there yet.
+
+    Args:
+        names: of lanes by number; events of others come back in a lane named for the number.
+        settled: ids of events that were settled since the database was set aside.
+        now: ms since 1970.
+    """
+    by_lane: dict[int, list[Claimed]] = {}
+    for event in chunk.events:
+        if event.id not in settled:
+            by_lane.setdefault(event.id >> LANE_SHIFT, []).append(event)
+    inserted = 0
+    for number, events in by_lane.items():
+        name = _restore(ledger, number, names)
+        inserted += ledger.insert_again(name, sorted(events, key=lambda event: event.id))
+    letters = ledger.insert_dead_again(chunk.letters)
+    if chunk.damaged:
+        letters += ledger.insert_dead_again(
+            [
+                (event.id, _damaged(event, _restore(ledger, event.id >> LANE_SHIFT, names), now))
+                for event in chunk.damaged
+            ]
+        )
+    return inserted, letters
+
+
+def _restore(ledger: Ledger, number: int, names: dict[int, str]) -> str:
+    name = names.get(number, f"salvaged-{number}")
+    return ledger.restore(number, name)
+
+
+def _sort(row: Row, chunk: Chunk) -> None:
+    id_, values = row
+    if len(values) == _EVENT_COLUMNS and 0 < id_ >> LANE_SHIFT < _MAX_LANE:
+        event = _event(id_, values)
+        if event is None:
+            return
+        check = checksum(id_, event.user, event.received, event.skew, event.age, event.body)
+        (chunk.events if check == values[5] else chunk.damaged).append(event)
+    elif len(values) == _LETTER_COLUMNS:
+        letter = _letter(values)
+        if letter is not None:
+            chunk.letters.append((id_, letter))
+
+
+def _event(id_: int, values: list[Any]) -> Claimed | None:
+    _, user, received, skew, age, _, body = values
+    if not isinstance(body, bytes) or not _are_integers((user, received, age)):
+        return None
+    if skew is not None and not isinstance(skew, int):
+        return None
+    return Claimed(id_, user, received, skew, age, body)
+
+
+def _letter(values: list[Any]) -> DeadLetter | None:
+    texts = (values[1], values[2], values[3], values[4], values[7], values[8], values[11])
+    if not all(isinstance(text, str) for text in texts) or not isinstance(values[15], bytes):
+        return None
+    if zlib.crc32(values[15]) != values[14] or values[4] not in {"received", "sent"}:
+        return None
+    if not _are_integers((values[5], values[6], values[13])) or not isinstance(values[9], bytes):
+        return None
+    lane, code, message, form, received, died, message_id, revision = values[1:9]
+    receipt, status, answer, skew, age, _, body = values[9:]
+    return DeadLetter(
+        lane=lane,
+        code=code,
+        message=message,
+        form=cast('Literal["received", "sent"]', form),
+        received=received,
+        died=died,
+        body=body,
+        message_id=message_id,
+        revision=revision,
+        receipt=receipt,
+        status=status if isinstance(status, int) else None,
+        answer=answer,
+        skew=skew if isinstance(skew, int) else None,
+        age=age,
+    )
+
+
+def _damaged(event: Claimed, lane: str, now: int) -> DeadLetter:
+    return DeadLetter(
+        lane=lane,
+        code="invalid_event",
+        message="damaged on disk: its checksum does not match",
+        form="sent",
+        received=event.received,
+        died=now,
+        body=event.body,
+        skew=event.skew,
+        age=event.age,
+    )
+
+
+def _are_integers(values: Iterable[object]) -> bool:
+    return all(isinstance(value, int) for value in values)
