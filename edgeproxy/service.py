@@ -15,6 +15,7 @@ from prometheus_client.core import Metric
 
 from edgeproxy import __version__, assets, logs, systemd
 from edgeproxy.admin.app import AdminApp
+from edgeproxy.admin.live import LiveFeed
 from edgeproxy.buffer.sqlite import SqliteBuffer
 from edgeproxy.config import ConfigError, Settings
 from edgeproxy.delivery.flusher import Flusher
@@ -63,7 +64,6 @@ class Service:
             settings.validation,
             metrics,
             keep_received=settings.dead_letters.keep == "received",
-            now=now_ms,
         )
         self.clients = ClientApp(
             settings,
@@ -281,6 +281,7 @@ async def _listen(service: Service, group: asyncio.TaskGroup) -> _Listeners:
         status=service.status,
         not_ready=service.buffer.full_reason,
         reload=service.reload,
+        live=LiveFeed(service.intake.watch, now=now_ms),
     )
     admin = web.AppRunner(admin_app.application(), access_log=None, shutdown_timeout=2.0)
     await admin.setup()

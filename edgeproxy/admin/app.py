@@ -1,13 +1,15 @@
 """The listener for operators: health, metrics, state, and what commands ask of a running proxy."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 
 import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from edgeproxy.admin.access import Guard
-from edgeproxy.admin.answers import NO_STORE, json_answer
+from edgeproxy.admin.answers import NO_STORE, json_answer, refused
+from edgeproxy.admin.live import LiveFeed, TooManyError, Wanted
 from edgeproxy.admin.reasons import meaning
 from edgeproxy.config import Admin
 from edgeproxy.metrics import Metrics
@@ -26,6 +28,7 @@ class AdminApp:
         status: Callable[[], dict[str, object]],
         not_ready: Callable[[], str | None],
         reload: Callable[[], Awaitable[dict[str, object]]],
+        live: LiveFeed,
     ) -> None:
         """Take what it shows.
 
@@ -33,12 +36,14 @@ class AdminApp:
             status: the document of `/status`.
             not_ready: why events cannot be accepted at the moment; None while they can.
             reload: apply a changed configuration; what was applied or refused.
+            live: events as they pass; closed at shutdown.
         """
         self._guard = Guard(settings.token)
         self._metrics = metrics
         self._status = status
         self._not_ready = not_ready
         self._reload = reload
+        self._live = live
 
     def application(self) -> web.Application:
         """Build the application."""
@@ -48,7 +53,12 @@ class AdminApp:
         app.router.add_get("/metrics", self._show_metrics)
         app.router.add_get("/status", self._show_status)
         app.router.add_post("/api/reload", self._do_reload)
+        app.router.add_get("/api/live", self._stream_live)
+        app.on_shutdown.append(self._close)
         return app
+
+    async def _close(self, _app: web.Application) -> None:
+        self._live.close()
 
     async def _healthz(self, _request: web.Request) -> web.Response:
         return json_answer({"status": "ok"})
@@ -74,3 +84,25 @@ class AdminApp:
     async def _do_reload(self, _request: web.Request) -> web.Response:
         result = await self._reload()
         return json_answer(result, 200 if result.get("applied") else 409)
+
+    async def _stream_live(self, request: web.Request) -> web.StreamResponse:
+        """Events as they pass, as JSON lines; see `LiveFeed` for what bounds them."""
+        try:
+            wanted = msgspec.convert(dict(request.query), Wanted, strict=False)
+        except msgspec.ValidationError as error:
+            return refused(400, "invalid_filter", str(error))
+        async with aclosing(self._live.lines(wanted)) as lines:
+            try:
+                first = await anext(lines)
+            except TooManyError:
+                return refused(503, "too_many", "too many watch already")
+            response = web.StreamResponse(headers=NO_STORE)
+            response.content_type = "application/x-ndjson"
+            await response.prepare(request)
+            try:
+                await response.write(first)
+                async for line in lines:
+                    await response.write(line)
+            except ConnectionResetError:  # whoever watched has gone
+                return response
+        return response

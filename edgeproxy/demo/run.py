@@ -62,7 +62,11 @@ async def run(options: Options) -> int:
     async with sandbox.serve(HOST, ports.free("sandbox", 9400)) as sandbox_url:
         settings = _settings(options, ports, sandbox_url)
         async with service.start(settings, lambda: settings) as (proxy, _stop_accepting):
-            proxy.intake.watch(narrator.accepted)
+            proxy.intake.watch(
+                lambda source, events: narrator.accepted(
+                    source, [seen.sealed for seen in events if seen.sealed is not None]
+                )
+            )
             before = proxy.buffer.stats().events
             urls = _Addresses(
                 shop="",

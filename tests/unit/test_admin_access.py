@@ -6,6 +6,7 @@ from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 
 from edgeproxy.admin.access import TRIES, TRY_SECONDS, Guard, Tries
 from edgeproxy.admin.app import AdminApp
+from edgeproxy.admin.live import LiveFeed
 from edgeproxy.config import Admin
 from edgeproxy.metrics import Metrics
 
@@ -34,6 +35,7 @@ async def client():
             status=lambda: {"lanes": []},
             not_ready=lambda: None,
             reload=reload,
+            live=LiveFeed(lambda _: lambda: None, now=lambda: 0),
         )
         found = TestClient(TestServer(app.application()))
         await found.start_server()

@@ -12,6 +12,7 @@ from aiohttp import web
 from click.testing import CliRunner, Result
 
 from edgeproxy.admin.app import AdminApp
+from edgeproxy.admin.live import LiveFeed
 from edgeproxy.cli import main
 from edgeproxy.cli.status import screen
 from edgeproxy.config import Admin
@@ -88,6 +89,7 @@ async def proxy(tmp_path: Path):
         status=lambda: found.status,
         not_ready=lambda: found.not_ready,
         reload=found.reload,
+        live=LiveFeed(lambda _: lambda: None, now=lambda: 0),
     )
     runner = web.AppRunner(app.application())
     await runner.setup()
@@ -151,7 +153,7 @@ async def test_a_proxy_that_does_not_run_is_exit_code_1_and_says_where_it_was_lo
 ):
     (port,) = free_ports(1)
     (proxy.folder / "config.toml").write_text(f"[admin]\nport = {port}\n")
-    for command in ("status", "reload"):
+    for command in ("status", "reload", "tail"):
         result = await proxy.run(command)
         assert result.exit_code == 1, command
         assert f"No proxy answers on 127.0.0.1:{port} (Connection refused)" in result.output

@@ -1,0 +1,237 @@
+"""Events as they pass, for whoever watches.
+
+Nobody watching costs nothing: the intake is only watched while somebody is. Somebody watching is
+bounded: of each event that the filter may fit only a reference is kept on the event's way, at most
+LOOKS a second and QUEUE_BYTES at a time; decoding, masking and writing is done by the watcher's own
+task, for at most SHOWN a second. What is left out is counted, and said once a second.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from edgeproxy.admin.masking import masked, pseudonym
+from edgeproxy.events.seen import Seen
+
+__all__ = ["LOOKS", "QUEUE_BYTES", "SHOWN", "LiveFeed", "TooManyError", "Wanted"]
+
+LOOKS = 2_000
+SHOWN = 200
+QUEUE_BYTES = 8_000_000
+_WATCHERS = 16
+_PULSE_SECONDS = 1.0
+
+Watch = Callable[[Callable[[str, Sequence[Seen]], None]], Callable[[], None]]
+
+
+class TooManyError(Exception):
+    """So many watch that one more would cost the events' way too much."""
+
+
+class Wanted(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which events somebody wants to see (every given field fits), and how much of them."""
+
+    source: str | None = None
+    type: str | None = None
+    event: str | None = None
+    """The name of a track, page or screen event; part of it, in any case."""
+    user: str | None = None
+    """The event's anonymousId, userId or previousId."""
+    verdict: str | None = None
+    """accepted, duplicate, filtered, quarantined, or a quarantine code."""
+    bodies: bool = False
+    values: bool = False
+    """False masks values: bodies show the type of each, users a pseudonym."""
+
+    def may_fit(self, source: str, seen: Seen) -> bool:
+        """Whether an event fits, as far as that can be told without decoding it."""
+        return (
+            self.source in {None, source}
+            and self.type in {None, seen.type}
+            and self.verdict in {None, seen.verdict, seen.code}
+        )
+
+    def fits(self, fields: dict[str, Any]) -> bool:
+        """Whether a decoded event fits, too."""
+        if self.event is not None and self.event.lower() not in _name(fields).lower():
+            return False
+        ids = (fields.get(key) for key in ("anonymousId", "userId", "previousId"))
+        return self.user is None or self.user in {str(id_) for id_ in ids if id_ is not None}
+
+
+class _Waiting(Struct):
+    source: str
+    seen: Seen
+    body: bytes
+    at: int
+
+
+class LiveFeed:
+    """Gives everybody who watches a stream of JSON lines."""
+
+    def __init__(self, watch: Watch, *, now: Callable[[], int]) -> None:
+        """`watch` is the intake's; `now` gives ms since 1970."""
+        self._watch = watch
+        self._now = now
+        self._watching: set[_Watcher] = set()
+        self._unwatch: Callable[[], None] | None = None
+
+    async def lines(self, wanted: Wanted) -> AsyncGenerator[bytes, None]:
+        """One JSON object a line: events, and every second a pulse with counts. Ends on `close`.
+
+        Raises TooManyError at the first step.
+        """
+        if len(self._watching) >= _WATCHERS:
+            raise TooManyError
+        watcher = _Watcher(wanted)
+        self._watching.add(watcher)
+        if self._unwatch is None:
+            self._unwatch = self._watch(self._hear)
+        try:
+            async for line in watcher.lines():
+                yield line
+        finally:
+            self._watching.discard(watcher)
+            if not self._watching and self._unwatch is not None:
+                self._unwatch()
+                self._unwatch = None
+
+    def close(self) -> None:
+        """End every stream."""
+        for watcher in self._watching:
+            watcher.close()
+
+    def _hear(self, source: str, events: Sequence[Seen]) -> None:
+        now = self._now()
+        for watcher in self._watching:
+            watcher.hear(source, events, now)
+
+
+class _Watcher:
+    """One who watches: what waits to be shown to them, and what they missed."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._waiting: list[_Waiting] = []
+        self._bytes = 0
+        self._wake = asyncio.Event()
+        self._closed = False
+        self._pulse_at = time.monotonic()
+        self._passed = self._looked = self._shown = self._skipped = 0
+
+    def hear(self, source: str, events: Sequence[Seen], now: int) -> None:
+        """Keep what may be wanted, within bounds."""
+        self._passed += len(events)
+        if self._looked >= LOOKS:
+            self._skipped += len(events)
+            return
+        for seen in events:
+            if not self._wanted.may_fit(source, seen):
+                continue
+            body = seen.raw if seen.sealed is None else seen.sealed.body
+            size = len(memoryview(body))
+            if self._looked >= LOOKS or self._bytes + size > QUEUE_BYTES:
+                self._skipped += 1
+                continue
+            self._looked += 1
+            self._bytes += size
+            self._waiting.append(_Waiting(source, seen, bytes(body), now))
+        if self._waiting:
+            self._wake.set()
+
+    def close(self) -> None:
+        """End `lines`."""
+        self._closed = True
+        self._wake.set()
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """What is to be shown, as it comes."""
+        yield self._pulse()
+        while not self._closed:
+            waiting, self._waiting = self._waiting, []
+            self._bytes = 0
+            for item in waiting:
+                line = self._line(item)
+                if line is not None:
+                    yield line
+            rest = self._pulse_at + _PULSE_SECONDS - time.monotonic()
+            if rest <= 0:
+                yield self._pulse()
+                continue
+            try:
+                async with asyncio.timeout(rest):
+                    await self._wake.wait()
+                self._wake.clear()
+            except TimeoutError:
+                continue
+
+    def _line(self, item: _Waiting) -> bytes | None:
+        fields = _fields(item.body)
+        if not self._wanted.fits(fields):
+            return None
+        if self._shown >= SHOWN:
+            self._skipped += 1
+            return None
+        self._shown += 1
+        return msgspec.json.encode(_told(item, fields, self._wanted)) + b"\n"
+
+    def _pulse(self) -> bytes:
+        line = msgspec.json.encode(
+            {
+                "kind": "pulse",
+                "passed": self._passed,
+                "shown": self._shown,
+                "skipped": self._skipped,
+            }
+        )
+        self._pulse_at = time.monotonic()
+        self._passed = self._looked = self._shown = self._skipped = 0
+        return line + b"\n"
+
+
+def _told(item: _Waiting, fields: dict[str, Any], wanted: Wanted) -> dict[str, object]:
+    seen = item.seen
+    user = fields.get("userId") or fields.get("anonymousId")
+    told: dict[str, object] = {
+        "kind": "event",
+        "at": item.at,
+        "source": item.source,
+        "verdict": seen.verdict,
+        "code": seen.code,
+        "message": seen.message,
+        "type": seen.type,
+        "event": _name(fields),
+        "user": None if user is None else str(user) if wanted.values else pseudonym(user),
+        "messageId": seen.message_id,
+        "bytes": len(item.body),
+    }
+    if not wanted.bodies:
+        return told
+    if wanted.values:
+        # Of what is no JSON the bytes are told as text.
+        told["body"] = (
+            msgspec.Raw(msgspec.json.format(item.body, indent=-1))
+            if fields
+            else item.body.decode("utf-8", "replace")
+        )
+        return told
+    shape = masked(fields)
+    told["body"] = shape | {key: fields[key] for key in ("type", "event") if key in fields}
+    return told
+
+
+def _fields(body: bytes) -> dict[str, Any]:
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _name(fields: dict[str, Any]) -> str:
+    name = fields.get("event") or fields.get("name") or ""
+    return name if isinstance(name, str) else ""
