@@ -233,7 +233,6 @@ async def serving(
         conf.validation,
         metrics,
         keep_received=conf.dead_letters.keep == "received",
-        now=lambda: proxy.now,
     )
     proxy = Proxy(0, buffer, intake, metrics)
     app = ClientApp(

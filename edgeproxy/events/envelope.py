@@ -31,6 +31,7 @@ MAX_DEPTH = 128
 MAX_EVENTS = 50_000
 
 
+_COMMA = ord(",")
 _BLANKS = b" \t\n\r"  # RFC 8259's
 
 
@@ -45,7 +46,7 @@ class InvalidEnvelopeError(ValueError):
 class Envelope(Struct):
     """What surrounds the events of one request."""
 
-    events: Sequence[Raw | bytes]
+    events: Sequence[bytes]
     sent_at: object = None
     write_key: object = None
     context: bytes | None = None  # JSON text of an object
@@ -91,6 +92,7 @@ def open_batch(body: bytes) -> Envelope:
     Raises:
         InvalidJSONError: the body cannot be parsed; InvalidEnvelopeError: it has no list `batch`.
     """
+    _check_count(body)
     if not _is_utf8(body):
         return _open_broken_batch(body)
     try:
@@ -106,9 +108,9 @@ def open_batch(body: bytes) -> Envelope:
     return _enveloped(batch, events, is_utf8=True)
 
 
-def _enveloped(around: _Batch, events: Sequence[Raw | bytes], *, is_utf8: bool) -> Envelope:
+def _enveloped(around: _Batch, events: Sequence[bytes], *, is_utf8: bool) -> Envelope:
     if len(events) > MAX_EVENTS:
-        raise InvalidEnvelopeError(f"{len(events)} events in one request; the most is {MAX_EVENTS}")
+        raise _too_many()
     envelope = Envelope(events, write_key=around.key(), is_utf8=is_utf8)
     if not isinstance(around.sent_at, UnsetType):
         envelope.sent_at = read(around.sent_at)
@@ -121,6 +123,21 @@ def _enveloped(around: _Batch, events: Sequence[Raw | bytes], *, is_utf8: bool) 
     return envelope
 
 
+def _check_count(body: bytes) -> None:
+    """Refuse far too many events before they become as many objects, of 100 bytes each."""
+    if len(body) <= 2 * MAX_EVENTS or body.count(b",") <= MAX_EVENTS:
+        return
+    commas = 0
+    for mark, depth in _marks(body):
+        commas += mark == _COMMA and depth == 2
+        if commas >= MAX_EVENTS:
+            raise _too_many()
+
+
+def _too_many() -> InvalidEnvelopeError:
+    return InvalidEnvelopeError(f"more than {MAX_EVENTS} events in one request")
+
+
 def _is_utf8(body: bytes) -> bool:
     if body.isascii():
         return True
@@ -131,16 +148,15 @@ def _is_utf8(body: bytes) -> bool:
     return True
 
 
-def _first_key(event: Raw | bytes) -> object:
+def _first_key(event: bytes) -> object:
     try:
         return _keyed.decode(event).key()
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
-def _check_depth(text: bytes | Raw, bound: int = MAX_DEPTH) -> None:
+def _check_depth(text: bytes, bound: int = MAX_DEPTH) -> None:
     """Refuse text nested deeper than `bound`: text with fewer brackets in all cannot be."""
-    text = bytes(text)
     if text.count(b"{") + text.count(b"[") > bound and _depth(text) > bound:
         raise _too_deep()
 
@@ -160,22 +176,33 @@ def _check_batch_depth(body: bytes, events: Sequence[bytes]) -> None:
         _check_depth(body)
 
 
-# Possessive, or the engine would keep a way back for every character: 100 bytes of memory for each.
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
+# Strings are one mark, so that brackets within them are none. Possessive, or the engine would keep
+# a way back for every character of a string: 100 bytes of memory for each.
+_MARK = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[{}\[\],]', re.DOTALL)
+
+
+def _marks(text: bytes) -> Iterator[tuple[int, int]]:
+    """Give each bracket and comma, and how deep it is nested, in time linear in the text's length."""
+    depth = 0
+    for match in _MARK.finditer(text):
+        mark = text[match.start()]
+        if mark in b"{[":
+            depth += 1
+            yield mark, depth
+        elif mark in b"}]":
+            yield mark, depth
+            depth -= 1
+        elif mark == _COMMA:
+            yield mark, depth
 
 
 def _depth(text: bytes) -> int:
-    """How deep text is nested, in time linear in its length (brackets within strings left out)."""
-    deepest = depth = 0
-    for bracket in _STRING.sub(b"", text).translate(None, _NOT_BRACKETS):
-        if bracket in b"{[":
-            depth += 1
-            deepest = max(deepest, depth)
-            if deepest > MAX_DEPTH:
-                break
-        else:
-            depth -= 1
+    """How deep text is nested; beyond MAX_DEPTH it is not counted any further."""
+    deepest = 0
+    for _, depth in _marks(text):
+        deepest = max(deepest, depth)
+        if deepest > MAX_DEPTH:
+            break
     return deepest
 
 

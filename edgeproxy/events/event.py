@@ -109,7 +109,7 @@ class Event:
 
     __slots__ = ("_added", "_put", "lens", "raw")
 
-    def __init__(self, raw: bytes | Raw) -> None:
+    def __init__(self, raw: bytes) -> None:
         """Look at one JSON object.
 
         Raises:
@@ -160,15 +160,14 @@ class Event:
         """The event as JSON text; the client's own bytes where nothing changed."""
         if self._put:
             return _encode(self.fields())
-        raw = bytes(self.raw)
-        return spliced(raw, self._added) if self._added else raw
+        return spliced(self.raw, self._added) if self._added else self.raw
 
 
 def _key(key: str) -> bytes:
     return _KEYS.get(key) or _encode(key) + b":"
 
 
-def _look(raw: bytes | Raw) -> Lens:
+def _look(raw: bytes) -> Lens:
     try:
         return _lens.decode(raw)
     except msgspec.ValidationError:
@@ -179,7 +178,7 @@ def _look(raw: bytes | Raw) -> Lens:
         raise UndecodableError("nested too deeply") from None
 
 
-def _look_closer(raw: bytes | Raw) -> Lens:
+def _look_closer(raw: bytes) -> Lens:
     """Look at an event whose judged fields hold what a Python value cannot: `{"userId": 1e400}`."""
     try:
         fields = _object.decode(raw)

@@ -85,22 +85,23 @@ _context_lens = msgspec.json.Decoder(_ContextLens)
 _encode = msgspec.json.encode
 
 
-def normalise(raw: bytes | Raw, receipt: Receipt, *, is_utf8: bool = True) -> Event | Refusal:
+def normalise(raw: bytes, receipt: Receipt, *, is_utf8: bool = True) -> Event | Refusal:
     """Read one event and note what it gains on the way in (the contract's "What comes in")."""
     try:
         if not is_utf8:
-            bytes(raw).decode()
+            raw.decode()
         event = Event(raw)
     except NotAnObjectError:
         return Refusal("not_an_object", "an event must be a JSON object")
     except (UndecodableError, UnicodeDecodeError) as error:
         return Refusal("invalid_event", f"the event cannot be decoded: {error}")
     lens = event.lens
-    if is_missing(lens.originalTimestamp):
+    # What is not empty is not missing: most fields need no closer look.
+    if not lens.originalTimestamp and is_missing(lens.originalTimestamp):
         _date(event, lens, receipt)
-    if is_missing(lens.messageId):
+    if not lens.messageId and is_missing(lens.messageId):
         _set(event, "messageId", str(uuid.uuid4()))
-    if receipt.type is not None and is_missing(lens.type):
+    if receipt.type is not None and not lens.type and is_missing(lens.type):
         _set(event, "type", receipt.type)
     if lens.writeKey is not UNSET:
         event.put("writeKey", None)

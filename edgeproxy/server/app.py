@@ -38,6 +38,8 @@ _log = structlog.get_logger("edgeproxy.server")
 _RETRY_AFTER = "5"
 #: Bodies up to this size are walked on the loop even when something in them is broken.
 _SMALL_BODY = 262_144
+#: Larger bodies at a time: opening one can take 25 times its size in memory.
+_MOST_OPENING = 2
 #: What a request's envelope (its `context` above all) may add to its events all together. Without
 #: a bound, 90 KB of context around 40,000 small events would be 3.6 GB.
 _MOST_COPIED = 16 * 2**20
@@ -71,6 +73,7 @@ class ClientApp:
         self._ready = ready
         self._script = script
         self._cookies = CookieService()
+        self._opening = asyncio.Semaphore(_MOST_OPENING)
         self._now = now
         self._full_logged = 0.0
         self.configure(settings)
@@ -186,7 +189,8 @@ class ClientApp:
             if len(body) <= _SMALL_BODY:
                 return opener(body)
             # Walking a large body with something broken in it takes a while: others get their turn.
-            return await asyncio.to_thread(opener, body)
+            async with self._opening:
+                return await asyncio.to_thread(opener, body)
         except InvalidJSONError as error:
             raise RefusedError(400, "invalid_json", f"the body is not JSON: {error}") from None
         except InvalidEnvelopeError as error:

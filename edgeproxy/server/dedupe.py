@@ -6,6 +6,7 @@ yet waits for it: it must not be told 200 earlier than the first was.
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 
 __all__ = ["Dedupe"]
 
@@ -17,8 +18,8 @@ class Dedupe:
         """Remember at most `size` accepted ids; 0 switches this off."""
         self._size = size
         self._order: deque[int] = deque()
-        self._accepted: set[int] = set()
-        self._pending: dict[int, asyncio.Future[None]] = {}
+        # True: accepted; a future: on its way. One look-up tells, and whole requests are noted at once.
+        self._known: dict[int, asyncio.Future[None] | bool] = {}
 
     def resize(self, size: int) -> None:
         """Remember another number from now on."""
@@ -32,28 +33,27 @@ class Dedupe:
 
     def seen(self, id_: int) -> asyncio.Future[None] | bool:
         """Say whether an id was accepted: True, False, or a future while it is being stored."""
-        if id_ in self._accepted:
-            return True
-        return self._pending.get(id_, False)
+        return self._known.get(id_, False)
 
-    def storing(self, ids: list[int], stored: asyncio.Future[None]) -> None:
+    def storing(self, ids: Sequence[int], stored: asyncio.Future[None]) -> None:
         """Note ids that are on their way to the disk; what comes of it is taken from `stored`."""
         if self._size == 0:
             return
-        for id_ in ids:
-            self._pending[id_] = stored
+        self._known.update(dict.fromkeys(ids, stored))
         stored.add_done_callback(lambda done: self._finish(ids, done))
 
-    def _finish(self, ids: list[int], stored: asyncio.Future[None]) -> None:
-        for id_ in ids:
-            if self._pending.get(id_) is stored:
-                del self._pending[id_]
+    def _finish(self, ids: Sequence[int], stored: asyncio.Future[None]) -> None:
         if stored.cancelled() or stored.exception() is not None:
+            for id_ in ids:
+                if self._known.get(id_) is stored:
+                    del self._known[id_]
             return
-        self._accepted.update(ids)
+        self._known.update(dict.fromkeys(ids, True))
         self._order.extend(ids)
         self._trim()
 
     def _trim(self) -> None:
-        while len(self._order) > self._size:
-            self._accepted.discard(self._order.popleft())
+        for _ in range(len(self._order) - self._size):
+            oldest = self._order.popleft()
+            if self._known.get(oldest) is True:
+                del self._known[oldest]

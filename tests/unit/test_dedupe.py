@@ -86,9 +86,7 @@ class Slow:
 @pytest.fixture
 def slow():
     buffer = Slow()
-    intake = Intake(
-        buffer, Unmapped(), Validation(), Metrics(), keep_received=True, now=lambda: NOW
-    )
+    intake = Intake(buffer, Unmapped(), Validation(), Metrics(), keep_received=True)
 
     def take(*ids):
         events = [json.dumps(track(messageId=id_)).encode() for id_ in ids]

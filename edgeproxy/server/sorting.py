@@ -1,0 +1,161 @@
+"""One request's events, sorted: what is stored, what is a repeat, what is quarantined, and why."""
+
+import asyncio
+from itertools import compress
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+
+from edgeproxy.buffer.base import DeadLetter
+from edgeproxy.config import Validation
+from edgeproxy.events import Event, Refusal
+from edgeproxy.events.intake import Receipt, Sealed, normalise, seal
+from edgeproxy.events.seen import Seen, Verdict
+from edgeproxy.events.verdicts import Filtered
+from edgeproxy.server.dedupe import Dedupe
+
+__all__ = ["Mapper", "Rejected", "Rules", "Sorting"]
+
+
+class Mapper(Protocol):
+    """What the intake needs of a compiled mapping."""
+
+    @property
+    def revision(self) -> str:
+        """Which mapping set this is."""
+
+    def apply(self, event: Event, source: str) -> Refusal | Filtered | None:
+        """Turn an event into what Hightouch expects, in place."""
+
+
+class Rules(Struct, frozen=True):
+    """The settings that events are judged by."""
+
+    mapper: Mapper
+    validation: Validation
+    keep_received: bool  # False: of dead letters that were never mapped only the metadata is kept
+
+
+class Rejected(Struct):
+    """One event of a request that became a dead letter."""
+
+    index: int
+    message_id: str | None
+    code: str
+    message: str
+
+
+class Sorting:
+    """Sorts the events of one request of one source, one by one."""
+
+    def __init__(
+        self, source: str, receipt: Receipt, rules: Rules, dedupe: Dedupe, *, watched: bool
+    ) -> None:
+        """Begin with nothing sorted; `watched` notes what became of each event."""
+        self._source = source
+        self._receipt = receipt
+        self._rules = rules
+        self._dedupe = dedupe
+        self._watched = watched
+        self._encoded_receipt = b""
+        self.sealed: list[Sealed] = []
+        self.ids: list[int] = []  # theirs: hashes of source and messageId
+        self._own: set[int] = set()  # the same, to look them up
+        self.rejected: list[Rejected] = []
+        self.letters: list[DeadLetter] = []
+        self.repeats: set[asyncio.Future[None]] = set()  # that other requests are storing
+        self.duplicates = 0
+        self.filtered: dict[str, int] = {}  # by rule
+        self.types: dict[str, int] = {}
+        self.seen: list[Seen] = []  # all of them, where somebody watches
+
+    def add(self, index: int, raw: bytes, *, is_utf8: bool) -> None:
+        """Take the next event through its way in: normalised, mapped, judged."""
+        event = normalise(raw, self._receipt, is_utf8=is_utf8)
+        if isinstance(event, Refusal):
+            self._quarantine(index, raw, None, event)
+            return
+        lens = event.lens
+        type_ = lens.type if isinstance(lens.type, str) else "other"
+        self.types[type_] = self.types.get(type_, 0) + 1
+        id_ = hash((self._source, str(lens.messageId)))
+        if self._is_repeat(id_):
+            self._note("duplicate", raw, event)
+            return
+        rules = self._rules
+        verdict = rules.mapper.apply(event, self._source)
+        if isinstance(verdict, Filtered):
+            self.filtered[verdict.rule] = self.filtered.get(verdict.rule, 0) + 1
+            self._note("filtered", raw, event, code=verdict.rule)
+            return
+        limits = rules.validation
+        sealed = verdict or seal(
+            event, self._receipt, max_event=limits.max_event, max_age=limits.max_age
+        )
+        if isinstance(sealed, Refusal):
+            self._quarantine(index, raw, event, sealed)
+            return
+        self.sealed.append(sealed)
+        self.ids.append(id_)
+        self._own.add(id_)
+        if self._watched:
+            self._note("accepted", raw, event, sealed=sealed)
+
+    def look_again(self) -> None:
+        """Drop what another request began to store while this one was being sorted."""
+        self._own.clear()
+        fresh = [not self._is_repeat(id_) for id_ in self.ids]
+        repeats = {id(s) for s, is_fresh in zip(self.sealed, fresh, strict=True) if not is_fresh}
+        for seen in self.seen:
+            if id(seen.sealed) in repeats:
+                seen.verdict = "duplicate"
+        self.sealed = list(compress(self.sealed, fresh))
+        self.ids = list(compress(self.ids, fresh))
+
+    def _is_repeat(self, id_: int) -> bool:
+        seen = self._dedupe.seen(id_)
+        if seen is False and (id_ not in self._own or self._dedupe.is_off):
+            return False
+        if not isinstance(seen, bool):
+            self.repeats.add(seen)
+        self.duplicates += 1
+        return True
+
+    def _quarantine(self, index: int, raw: bytes, event: Event | None, refusal: Refusal) -> None:
+        if event is None:
+            self.types["other"] = self.types.get("other", 0) + 1
+        id_ = None if event is None else str(event.lens.messageId)
+        self._encoded_receipt = self._encoded_receipt or msgspec.json.encode(self._receipt)
+        self.rejected.append(Rejected(index, id_, refusal.code, refusal.message))
+        self._note("quarantined", raw, event, code=refusal.code, message=refusal.message)
+        self.letters.append(
+            DeadLetter(
+                lane=self._source,
+                code=refusal.code,
+                message=refusal.message,
+                form="received",
+                received=self._receipt.received,
+                died=self._receipt.received,
+                body=raw if self._rules.keep_received else b"",
+                message_id=id_ or "",
+                revision=self._rules.mapper.revision,
+                receipt=self._encoded_receipt,
+            )
+        )
+
+    def _note(
+        self,
+        verdict: Verdict,
+        raw: bytes,
+        event: Event | None,
+        *,
+        sealed: Sealed | None = None,
+        code: str = "",
+        message: str = "",
+    ) -> None:
+        if self._watched:
+            type_, id_ = "", ""
+            if event is not None:
+                type_, id_ = str(event.lens.type or ""), str(event.lens.messageId)
+            self.seen.append(Seen(verdict, raw, type_, id_, sealed, code, message))
