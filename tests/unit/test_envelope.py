@@ -2,6 +2,7 @@
 
 import resource
 import time
+import tracemalloc
 
 import pytest
 
@@ -100,6 +101,24 @@ def test_too_many_events_are_refused():
     assert len(open_batch(b'{"batch":[%b]}' % b",".join([b"1"] * MAX_EVENTS)).events) == MAX_EVENTS
     with pytest.raises(InvalidEnvelopeError):
         open_batch(b'{"batch":[%b]}' % b",".join([b"1"] * (MAX_EVENTS + 1)))
+
+
+@pytest.mark.parametrize("item", [b"1", b"[]", b"NaN", b'"ab"', b'{"a":1}'])
+def test_far_too_many_events_are_refused_before_they_become_objects(item):
+    body = b'{"batch":[%b]}' % b",".join([item] * (2_000_000 // (len(item) + 1)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidEnvelopeError):
+            open_batch(body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < len(body)
+
+
+def test_many_commas_within_events_are_no_events():
+    event = b'{"a":[%b]}' % b",".join([b"1"] * MAX_EVENTS)
+    assert events(b'{"batch":[%b,%b]}' % (event, event)) == [event, event]
 
 
 # --- depth --------------------------------------------------------------------------------------
