@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from edgeproxy.buffer.base import DeadLetter
 from edgeproxy.events.intake import Sealed
+from edgeproxy.events.verdicts import Refusal
 
 __all__ = [
     "SIZE",
@@ -28,7 +29,9 @@ __all__ = [
     "is_of_user",
     "iterate",
     "letter_size",
+    "newest",
     "oldest",
+    "refuse_again",
 ]
 
 _PAGE_ROWS = 200  # at most 20 MB where every body is as large as it may be
@@ -62,12 +65,17 @@ class StoredDeadLetter(Struct):
 
 
 class Replayed(Struct):
-    """What becomes of one dead letter in a replay: an event again, or (None) only removed."""
+    """What becomes of one dead letter in a replay: an event again, or (None) only removed.
+
+    With a `refusal` it stays what and where it is, for a new reason.
+    """
 
     id: int  # the dead letter's
     lane: str
     received: int  # ms since 1970
     event: Sealed | None
+    refusal: Refusal | None = None
+    revision: str = ""  # of the mapping that refused it
 
 
 class Purged(Struct, frozen=True):
@@ -141,6 +149,20 @@ def insert_again(connection: apsw.Connection, id_: int, letter: DeadLetter) -> b
     statement = _INSERT.replace("insert", "insert or ignore", 1).replace("(lane", "(id, lane", 1)
     connection.execute(statement.replace("(?", "(?, ?", 1), (id_, *_to_row(letter)))
     return connection.changes() == 1
+
+
+def refuse_again(connection: apsw.Connection, id_: int, refusal: Refusal, revision: str) -> None:
+    """Give a letter a new reason, in the transaction that is open; its number and times stay."""
+    connection.execute(
+        "update dead_letters set code = ?, message = ?, revision = ? where id = ?",
+        (refusal.code, refusal.message, revision, id_),
+    )
+
+
+def newest(connection: apsw.Connection) -> int:
+    """The number of the newest letter; 0 where there is none."""
+    row = connection.execute("select coalesce(max(id), 0) from dead_letters").fetchone()
+    return 0 if row is None else int(row[0])
 
 
 def letter_size(letter: DeadLetter) -> int:

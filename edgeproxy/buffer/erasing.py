@@ -48,10 +48,14 @@ class Erasing:
         try:
             found = (stored.id for stored in deadletters.iterate(connection, chosen))
             while ids := await asyncio.to_thread(_some, found):
-                removed += await self._in_transaction(lambda: self._ledger().delete_dead(ids))
+                removed += await self.remove_dead(ids)
         finally:
             connection.close()
         return removed
+
+    async def remove_dead(self, ids: Sequence[int]) -> int:
+        """Remove dead letters by their numbers, in one transaction; how many there were."""
+        return await self._in_transaction(lambda: self._ledger().delete_dead(ids))
 
     async def purge_user(self, user: str) -> Purged:
         """Erase everything of a user: events and dead letters that name them.
@@ -74,7 +78,9 @@ class Erasing:
         return Purged(removed, await self.purge_dead(DeadLetterFilter(user=user)))
 
     async def replay(self, moves: Sequence[Replayed]) -> int:
-        """Turn dead letters into events again, all in one transaction; how many were moved.
+        """Turn dead letters into events again, all in one transaction; how many left.
+
+        Those with a refusal get their new reason and are not counted.
 
         A letter that is gone meanwhile is left out, so that none is moved twice. Cancelling does
         not stop it. Raises BufferFullError or BufferWriteError: then nothing was moved.
@@ -86,6 +92,9 @@ class Erasing:
             ledger = self._ledger()
             moved = 0
             for move in moves:
+                if move.refusal is not None:
+                    ledger.refuse_again(move.id, move.refusal, move.revision)
+                    continue
                 if not ledger.delete_dead([move.id]):
                     continue
                 moved += 1

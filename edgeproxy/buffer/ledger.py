@@ -19,6 +19,7 @@ from edgeproxy.buffer.faults import BufferDamagedError
 from edgeproxy.buffer.order import Order
 from edgeproxy.buffer.rows import DELETE, INSERT, LANE_SHIFT, ROW_OVERHEAD, pack, ranges, to_rows
 from edgeproxy.events.intake import Sealed
+from edgeproxy.events.verdicts import Refusal
 
 __all__ = ["Lane", "Ledger"]
 
@@ -266,6 +267,10 @@ class Ledger:
         self.dead_letters -= removed
         self._dead_changed = True
         return removed
+
+    def refuse_again(self, id_: int, refusal: Refusal, revision: str) -> None:
+        """Give a dead letter that a replay did not help its new reason."""
+        deadletters.refuse_again(self._writer, id_, refusal, revision)
 
     def _delete_letter(self, id_: int) -> int | None:
         row = self._writer.execute(

@@ -10,7 +10,7 @@ store) or released. One that is on its way out of the store is *leaving*: it can
 released, because it may be gone already.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
 from msgspec import Struct
@@ -50,7 +50,7 @@ class Order:
         self._cursor = start
         self._window: deque[Claimed] = deque()
         self._claimed: dict[int, Claimed] = {}
-        self._held: dict[int, int] = {}  # user -> unsettled claimed events
+        self._held: Counter[int] = Counter()  # user -> unsettled claimed events
         self._passed: set[int] = set()  # users with events dropped from the window
         self._reread: int | None = None  # id before the first of those
         self._leaving: set[int] = set()  # ids of claimed events on their way out of the store
@@ -72,6 +72,10 @@ class Order:
         while len(taken) < max_events:
             if not self._window and not self._fill(kept, scan, found=bool(taken)):
                 break
+            if not taken and self._may_all_go(max_events, max_bytes, overhead):
+                taken = list(self._window)
+                self._window.clear()
+                break
             event = self._window.popleft()
             if event.user in self._held:
                 kept.append(event)
@@ -84,11 +88,19 @@ class Order:
         self.gave_up = scan.gave_up and not taken
         kept.extend(self._window)
         self._window = kept
-        for event in taken:
-            self._claimed[event.id] = event
-            self.claimed_bytes += len(event.body)
-            self._held[event.user] = self._held.get(event.user, 0) + 1
+        self._claimed.update([(event.id, event) for event in taken])
+        self._held.update([event.user for event in taken])
+        self.claimed_bytes += sum([len(event.body) for event in taken])
         return taken
+
+    def _may_all_go(self, max_events: int, max_bytes: int, overhead: int) -> bool:
+        """Whether the window is one batch as it is: the common case, told without a loop."""
+        window = self._window
+        return (
+            len(window) <= max_events
+            and sum([len(event.body) for event in window]) + overhead * len(window) <= max_bytes
+            and self._held.keys().isdisjoint([event.user for event in window])
+        )
 
     def settle(self, events: Iterable[Claimed]) -> None:
         """Let go of events that are no longer in the store."""

@@ -1,14 +1,12 @@
 """Reading events for a claim, each checked against its checksum."""
 
-import struct
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import apsw
 
 from edgeproxy.buffer.base import Claimed, DeadLetter
 from edgeproxy.buffer.ledger import Lane
-from edgeproxy.buffer.rows import SELECT, checksum
+from edgeproxy.buffer.rows import SELECT, is_sound
 
 __all__ = ["Reading"]
 
@@ -53,12 +51,12 @@ class Reading:
         size = 0
         last = None
         cursor = reader.execute(SELECT, bounds)
-        for last, user, received, skew, age, check, body in cursor:
-            event = Claimed(last, user, received, skew, age, body)
-            if not _is_sound(event, check):
-                damaged.append(event)
+        for row in cursor:
+            last, user, received, skew, age, _, body = row
+            if not is_sound(row):
+                damaged.append(_as_it_is(Claimed(last, user, received, skew, age, body)))
                 continue
-            events.append(event)
+            events.append(Claimed(last, user, received, skew, age, body))
             size += len(body)
             if size >= most_bytes:
                 break
@@ -104,12 +102,13 @@ class Reading:
         )
 
 
-def _is_sound(event: Claimed, check: Any) -> bool:
-    try:
-        fields = (event.id, event.user, event.received, event.skew, event.age)
-        return bool(check == checksum(*fields, event.body))
-    except (TypeError, struct.error):  # a damaged row can hold anything
-        if not isinstance(event.body, bytes):
-            event.body = str(event.body).encode("utf-8", "replace")
-        event.received, event.age = int(event.received or 0), int(event.age or 0)
-        return False
+def _as_it_is(event: Claimed) -> Claimed:
+    """A damaged event in a form that a dead letter can hold."""
+    if not isinstance(event.body, bytes):
+        event.body = str(event.body).encode("utf-8", "replace")
+    event.received, event.age = _number(event.received), _number(event.age)
+    return event
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0

@@ -1,11 +1,11 @@
 """Events as rows: their numbers, their checksums, and reading them in order."""
 
 import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import apsw
+from isal import isal_zlib
 from msgspec import Struct
 
 from edgeproxy.buffer.base import Claimed
@@ -20,6 +20,7 @@ __all__ = [
     "StoredEvent",
     "checksum",
     "every_event",
+    "is_sound",
     "pack",
     "ranges",
     "to_rows",
@@ -38,7 +39,7 @@ DELETE = "delete from events where id between ? and ?"
 _PAGE_ROWS = 500
 _NO_SKEW = -(1 << 63)
 _pack = struct.Struct("<qqqqq").pack
-_crc32 = zlib.crc32
+_crc32 = isal_zlib.crc32  # zlib's, at nearly twice the speed
 
 
 class StoredEvent(Struct):
@@ -53,6 +54,16 @@ def checksum(id_: int, user: int, received: int, skew: int | None, age: int, bod
     """CRC-32 over an event's columns, verified whenever it is claimed."""
     columns = _pack(id_, user, received, _NO_SKEW if skew is None else skew, age)
     return _crc32(body, _crc32(columns))
+
+
+def is_sound(row: Sequence[Any]) -> bool:
+    """Whether a row of `SELECT` is what was stored; a damaged one can hold anything."""
+    id_, user, received, skew, age, check, body = row
+    try:
+        columns = _pack(id_, user, received, _NO_SKEW if skew is None else skew, age)
+        return bool(check == _crc32(body, _crc32(columns)))
+    except (TypeError, struct.error):
+        return False
 
 
 def pack(id_: int, user: int, received: int, skew: int | None, age: int) -> bytes:

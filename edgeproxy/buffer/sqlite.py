@@ -293,6 +293,10 @@ class SqliteBuffer:
         """See `Erasing.purge_dead`."""
         return await self._erasing.purge_dead(chosen)
 
+    async def remove_dead(self, ids: Sequence[int]) -> int:
+        """See `Erasing.remove_dead`."""
+        return await self._erasing.remove_dead(ids)
+
     async def purge_user(self, user: str) -> Purged:
         """See `Erasing.purge_user`."""
         return await self._erasing.purge_user(user)
