@@ -29,6 +29,8 @@ class Patience(Struct, frozen=True):
     60 s, CloudFront 5 s)."""
     sweep: float = 5.0
     """Between two looks at all connections."""
+    last: float = 0.5
+    """From the decision to end to the last request of a client that is connected already."""
 
 
 _MAX_HEAD_LINE = 16_384
@@ -46,6 +48,17 @@ class _Connection(RequestHandler):
             self.waiting_since = None
         elif data and self.waiting_since is None:
             self.waiting_since = time.monotonic()
+
+    @property
+    def owes_an_answer(self) -> bool:
+        """A request is being answered or read, or the client has only just connected to send one."""
+        return (
+            self._request_in_progress
+            or self._current_request is not None
+            or bool(self._messages)
+            or self._request_count == 0
+            or self.waiting_since is not None
+        )
 
     def is_overdue(self, now: float) -> bool:
         """Say whether the client has had long enough to ask for something."""
@@ -76,8 +89,10 @@ class ProxyServer(web.Server):
     def __init__(self, handler: Handler, patience: Patience | None = None) -> None:
         """Serve with one handler for every request."""
         self._patience = patience or Patience()
+        self._ending = False
+        self._answer = handler
         super().__init__(
-            handler,
+            self._handle,
             access_log=None,
             auto_decompress=False,  # the proxy decompresses within its own bounds
             keepalive_timeout=self._patience.idle,
@@ -91,6 +106,28 @@ class ProxyServer(web.Server):
         connection = _Connection(self, loop=self._loop, **self._kwargs)
         connection.head_timeout = self._patience.head
         return connection
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        response = await self._answer(request)
+        if self._ending:
+            response.force_close()
+        return response
+
+    async def let_finish(self) -> None:
+        """Answer what connected clients have sent or are about to send; each answer is their last.
+
+        Between a connection and its first request lies a round trip, and with TLS three: who closes
+        it then fails a request that was never late. Returns when nobody is owed an answer, and after
+        `Patience.last` in any case; what is under way goes on. Accept no more connections before.
+        """
+        self._ending = True
+        until = time.monotonic() + self._patience.last
+        while time.monotonic() < until and self._owes_answers():  # noqa: ASYNC110 - aiohttp tells of no request
+            await asyncio.sleep(0.01)
+
+    def _owes_answers(self) -> bool:
+        connections = (each for each in self.connections if isinstance(each, _Connection))
+        return any(connection.owes_an_answer for connection in connections)
 
     async def sweep(self) -> None:
         """Close overdue connections until cancelled."""
