@@ -62,6 +62,7 @@ class Delivery(msgspec.Struct):
     began: int
     key: str = ""
     status: int | None = None  # None: it was left without a whole answer
+    uncertain: bool = False  # an answer that may be taken for 2xx or for a failure
     answered: int | None = None
     at: float = 0.0  # seconds since 1970 when it was read
     events: int = 0
@@ -101,3 +102,9 @@ class Ledger:
     def taken(self, ref: str) -> list[Arrival]:
         """The arrivals of an event that were answered 2xx."""
         return [arrival for arrival in self.arrivals.get(ref, ()) if self._took(arrival)]
+
+    def times_delivered(self, ref: str) -> int:
+        """How often an event was answered 2xx beyond doubt, or once where there is doubt."""
+        taken = self.taken(ref)
+        certain = sum(1 for a in taken if not self.deliveries[a.delivery].uncertain)
+        return certain or min(len(taken), 1)

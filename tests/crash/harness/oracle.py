@@ -132,7 +132,7 @@ def _duplicates(ledger: Ledger, rules: Rules) -> list[str]:
         return []
     found = []
     for ref, sent in ledger.sent.items():
-        times = len(ledger.taken(ref))
+        times = ledger.times_delivered(ref)
         # Without an id of its own, an event that is sent twice is two events.
         if times > (1 if sent.has_id else sent.times_sent):
             found.append(f"{ref}: delivered {times} times")

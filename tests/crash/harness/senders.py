@@ -28,12 +28,14 @@ class Patience:
         new_connections: bool = False,
         pause: float = 0.005,
         most: int = 20,
+        latency: float = 0.0,
     ) -> None:
         self.repeats = repeats
         self.timeout = timeout
         self.new_connections = new_connections
         self.pause = pause  # seconds between two requests, at most
         self.most = most  # events in a request
+        self.latency = latency  # seconds from a connection to the first byte of its request
 
 
 class Sender:
@@ -102,6 +104,8 @@ class Sender:
         if self._streams is None or close:
             self._drop()
             self._streams = await asyncio.open_connection(*self._address())
+            if self._patience.latency:
+                await asyncio.sleep(self._rng.uniform(0, self._patience.latency))
         reader, writer = self._streams
         answer, keep = await exchange(reader, writer, request.bytes(close=close))
         if not keep:

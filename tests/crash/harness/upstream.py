@@ -27,7 +27,8 @@ class Plan(msgspec.Struct, frozen=True):
 
     `how`: "answer" it; "reset" the connection `when` ("head": once the head was read, "body": within
     the body, "read": when all was read, "answering": after the answer's first bytes); "drip" an
-    answer byte by byte; "blackhole": never answer; "garbage": send `body` and close.
+    answer byte by byte; "blackhole": never answer; "garbage": send `body` and close. With `unsure`
+    what is sent may pass for a 2xx.
     """
 
     how: str = "answer"
@@ -36,6 +37,7 @@ class Plan(msgspec.Struct, frozen=True):
     headers: tuple[str, ...] = ()
     body: bytes = b'{"success":true}'
     delay: float = 0.0  # seconds before the answer, or between dripped bytes
+    unsure: bool = False
 
 
 FINE = Plan()
@@ -147,6 +149,9 @@ class Upstream:
             return _reset(writer)
         if plan.how == "blackhole":
             await asyncio.sleep(3600)
+        if plan.unsure:
+            delivery.status, delivery.uncertain = plan.status, True
+            delivery.answered = self._ledger.tick()
         if plan.how == "garbage":
             writer.write(plan.body)
             await writer.drain()

@@ -160,7 +160,7 @@ class World:
     def _figures(self, left: int, dead: int) -> Figures:
         ledger = self.ledger
         accepted = [s for s in ledger.sent.values() if s.accepted is not None]
-        taken = {ref: len(ledger.taken(ref)) for ref in ledger.arrivals}
+        taken = {ref: ledger.times_delivered(ref) for ref in ledger.arrivals}
         return Figures(
             scenario=self.name,
             seed=self.seed,

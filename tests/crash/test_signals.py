@@ -1,0 +1,68 @@
+"""SIGTERM and SIGSTOP at random moments."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import pytest
+
+from tests.crash.harness.senders import Patience
+from tests.crash.harness.upstream import Plan
+from tests.crash.harness.world import World
+
+
+async def _stopped_at_random(world: World, times: int) -> None:
+    await world.proxy.start()
+    world.upstream.choose = lambda _: Plan(delay=world.rng.uniform(0, 0.1))
+    world.load(6)
+    for _ in range(times):
+        await world.pass_time(0.05, 0.8)
+        assert await world.proxy.stop() == 0
+        await world.proxy.start()
+    figures = await world.settle()
+    assert figures.accepted > 20 * times, "too little load to mean anything"
+
+
+async def test_stopped_five_times_under_load_it_loses_and_repeats_nothing(world: World):
+    await _stopped_at_random(world, 5)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(900)
+async def test_stopped_a_hundred_times_under_load_it_loses_and_repeats_nothing(world: World):
+    await _stopped_at_random(world, 100)
+
+
+@pytest.mark.settings(flush={"interval": "20ms", "timeout": "30s", "drain_timeout": "500ms"})
+async def test_stopped_while_nobody_answers_it_ends_in_time(world: World):
+    await world.proxy.start()
+    world.upstream.choose = lambda _: Plan("blackhole")
+    world.load(4)
+    await world.pass_time(0.5)
+    started = asyncio.get_running_loop().time()
+    assert await world.proxy.stop() == 0
+    assert asyncio.get_running_loop().time() - started < 5
+    world.upstream.heal()
+    await world.settle()
+
+
+async def _frozen(world: World, seconds: float) -> None:
+    await world.proxy.start()
+    world.load(6, patience=Patience(timeout=seconds / 2))
+    await world.pass_time(0.3)
+    world.proxy.signal(signal.SIGSTOP)
+    await world.pass_time(seconds)
+    world.proxy.signal(signal.SIGCONT)
+    await world.pass_time(0.5)
+    await world.settle()
+
+
+async def test_frozen_for_three_seconds_it_goes_on(world: World):
+    await _frozen(world, 3.0)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(200)
+async def test_frozen_for_a_minute_it_goes_on(world: World):
+    await _frozen(world, 60.0)
