@@ -3,11 +3,9 @@
 import asyncio
 import os
 import signal
-import socket
-import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 from aiohttp import web
@@ -20,6 +18,7 @@ from edgeproxy.buffer.sqlite import SqliteBuffer
 from edgeproxy.config import ConfigError, Settings
 from edgeproxy.delivery.flusher import Flusher
 from edgeproxy.delivery.upstream import Upstream
+from edgeproxy.listening import Listener, Sockets, tls_context
 from edgeproxy.mapping import compile_settings
 from edgeproxy.metrics import Metrics, gauge, mapping_families
 from edgeproxy.reloading import needs_restart
@@ -32,8 +31,13 @@ __all__ = ["Service", "run"]
 
 _log = structlog.get_logger("edgeproxy")
 
-#: Connections that the kernel keeps for us while we are busy or being replaced.
-_BACKLOG = 4096
+#: Seconds that requests under way have to finish when the process stops; aiohttp may take it
+#: twice: once for the handlers, once to cancel them.
+_REQUEST_SECONDS = 5.0
+_ADMIN_SECONDS = 1.0
+#: The same, and for batches under way, where another process takes over the socket: its clients
+#: wait for all of this.
+_HANDOVER_SECONDS = 0.5
 
 
 def now_ms() -> int:
@@ -69,7 +73,7 @@ class Service:
             settings,
             self.intake,
             metrics,
-            ready=buffer.full_reason,
+            ready=self.not_ready,
             script=_script(),
             now=now_ms,
         )
@@ -78,6 +82,7 @@ class Service:
         )
         self.flusher.configure(settings)
         self.notifier = systemd.Notifier("")
+        self.is_stopping = False
         self._reloading = asyncio.Lock()
         self._started_with = settings
         self.client_addresses: list[tuple[str, int]] = []
@@ -102,6 +107,10 @@ class Service:
             "dead_letters": {"count": stats.dead_letters, "bytes": stats.dead_letter_bytes},
             "totals": self.metrics.totals(),
         }
+
+    def not_ready(self) -> str | None:
+        """Why events cannot be accepted now; None while they can."""
+        return "stopping" if self.is_stopping else self.buffer.full_reason()
 
     def _at_scrape(self) -> Iterator[Metric]:
         stats = self.buffer.stats()
@@ -157,38 +166,64 @@ class Service:
 @asynccontextmanager
 async def start(
     settings: Settings, read_settings: Callable[[], Settings]
-) -> AsyncIterator[tuple[Service, Callable[[], None]]]:
+) -> AsyncIterator[tuple[Service, Callable[[], Awaitable[None]]]]:
     """Open everything and serve while the block runs; then stop, flush and close.
 
     Gives the service, and a function that stops accepting. Raises BufferFaultError or OSError when
-    the buffer or an address cannot be had.
+    the buffer or an address cannot be had. The admin listener answers until everything is flushed.
     """
     metrics = Metrics()
-    buffer = await SqliteBuffer.open(
-        settings.buffer.path,
-        max_size=settings.buffer.max_size,
-        durable=settings.buffer.durability == "fsync",
-        on_commit=metrics.commit_seconds.observe,
-    )
-    upstream = Upstream(
-        timeout=settings.flush.timeout,
-        compression=settings.flush.compression,
-        user_agent=f"edgeproxy/{__version__}",
-    )
-    try:
+    async with AsyncExitStack() as opened:
+        tls = tls_context(settings)
+        sockets = Sockets.bind(settings, os.environ)
+        opened.callback(sockets.close)
+        buffer = await SqliteBuffer.open(
+            settings.buffer.path,
+            max_size=settings.buffer.max_size,
+            durable=settings.buffer.durability == "fsync",
+            on_commit=metrics.commit_seconds.observe,
+        )
+        opened.push_async_callback(buffer.close)
+        upstream = Upstream(
+            timeout=settings.flush.timeout,
+            compression=settings.flush.compression,
+            user_agent=f"edgeproxy/{__version__}",
+        )
+        opened.push_async_callback(upstream.close)
         service = Service(settings, read_settings, metrics, buffer, upstream)
+        server = ProxyServer(service.clients.handle)
+        patience = _HANDOVER_SECONDS if sockets.are_handed_over else _REQUEST_SECONDS
+        clients = Listener(
+            web.ServerRunner(server, shutdown_timeout=patience), sockets.clients, tls
+        )
+        admin = Listener(_admin_runner(service), sockets.admin)
+
+        async def stop_accepting() -> None:
+            service.is_stopping = True
+            await clients.stop_accepting()
+
         async with asyncio.TaskGroup() as group:
-            flushing = group.create_task(service.flusher.run(), name="flusher")
-            listeners = await _listen(service, group)
+            tasks = [
+                group.create_task(buffer.watch(), name="buffer"),
+                group.create_task(service.flusher.run(), name="flusher"),
+                group.create_task(server.sweep(), name="sweep"),
+            ]
             try:
-                yield service, listeners.stop_accepting
+                await admin.open()
+                await clients.open()
+                service.client_addresses, service.admin_addresses = (
+                    clients.addresses,
+                    admin.addresses,
+                )
+                yield service, stop_accepting
             finally:
-                await listeners.close()
-                await _flush(service)
-                flushing.cancel()
-    finally:
-        await upstream.close()
-        await buffer.close()
+                await stop_accepting()
+                await server.let_finish()
+                await clients.close()
+                await _flush(service, hands_over=sockets.are_handed_over)
+                await admin.close()
+                for task in tasks:
+                    task.cancel()
 
 
 async def run(settings: Settings, read_settings: Callable[[], Settings]) -> None:
@@ -200,11 +235,11 @@ async def run(settings: Settings, read_settings: Callable[[], Settings]) -> None
         loop.add_signal_handler(number, stop.set)
     hangup = asyncio.Event()  # heard before systemd is told that it may send one
     loop.add_signal_handler(signal.SIGHUP, hangup.set)
-    async with start(settings, read_settings) as (service, stop_accepting):
-        service.notifier = notifier
-        async with asyncio.TaskGroup() as group:
+    async with asyncio.TaskGroup() as group:
+        watchdog = group.create_task(_feed_watchdog(notifier), name="watchdog")
+        async with start(settings, read_settings) as (service, stop_accepting):
+            service.notifier = notifier
             reloads = group.create_task(_reload_on_hangup(hangup, service), name="reloads")
-            watchdog = group.create_task(_feed_watchdog(notifier), name="watchdog")
             notifier.ready()
             _log.info(
                 "serving",
@@ -216,19 +251,37 @@ async def run(settings: Settings, read_settings: Callable[[], Settings]) -> None
             await stop.wait()
             notifier.stopping()
             _log.info("stopping")
-            stop_accepting()
+            await stop_accepting()
             reloads.cancel()
-            watchdog.cancel()
+        watchdog.cancel()
     _log.info("stopped")
     notifier.close()
 
 
-async def _flush(service: Service) -> None:
+async def _flush(service: Service, *, hands_over: bool) -> None:
+    """Send what can be sent in `flush.drain_timeout`; the end of it is for what is under way.
+
+    Where the next process waits for the buffer there is no drain.
+    """
+    seconds = service.settings.flush.drain_timeout
+    if hands_over:
+        draining, finishing = 0.0, min(seconds, _HANDOVER_SECONDS)
+    else:
+        draining, finishing = seconds * 0.8, seconds * 0.2
     try:
-        async with asyncio.timeout(service.settings.flush.drain_timeout):
-            await service.flusher.drain()
+        if draining:
+            async with asyncio.timeout(draining):
+                await service.flusher.drain()
     except TimeoutError:
-        _log.info("drain_timeout", left=service.buffer.stats().events)
+        _log.info("drain_timeout", seconds=seconds)
+    try:
+        async with asyncio.timeout(finishing):
+            await service.flusher.finish()
+    except TimeoutError:
+        _log.info("batches_cut_off", lanes=[lane.name for lane in service.flusher.busy()])
+    left = service.buffer.stats().events
+    if left:
+        _log.info("left_on_disk", events=left)
 
 
 async def _reload_on_hangup(hangup: asyncio.Event, service: Service) -> None:
@@ -245,82 +298,16 @@ async def _feed_watchdog(notifier: systemd.Notifier) -> None:
         await asyncio.sleep(interval)
 
 
-# --- listening --------------------------------------------------------------------------------------
-
-
-class _Listeners:
-    def __init__(self, runners: list[web.BaseRunner], sweeping: asyncio.Task[None]) -> None:
-        self._runners = runners
-        self._sweeping = sweeping
-
-    def stop_accepting(self) -> None:
-        for runner in self._runners:
-            for site in runner.sites:
-                server = getattr(site, "_server", None)
-                if server is not None:
-                    server.close()
-
-    async def close(self) -> None:
-        self._sweeping.cancel()
-        for runner in self._runners:
-            await runner.cleanup()
-
-
-async def _listen(service: Service, group: asyncio.TaskGroup) -> _Listeners:
-    settings = service.settings
-    server = ProxyServer(service.clients.handle)
-    clients = web.ServerRunner(server, shutdown_timeout=10.0)
-    await clients.setup()
-    tls = _tls(settings)
-    listening = _client_sockets(settings)
-    for sock in listening:
-        await web.SockSite(clients, sock, ssl_context=tls, backlog=_BACKLOG).start()
+def _admin_runner(service: Service) -> web.AppRunner:
     admin_app = AdminApp(
-        settings.admin,
+        service.settings.admin,
         service.metrics,
         status=service.status,
-        not_ready=service.buffer.full_reason,
+        not_ready=service.not_ready,
         reload=service.reload,
         live=LiveFeed(service.intake.watch, now=now_ms),
     )
-    admin = web.AppRunner(admin_app.application(), access_log=None, shutdown_timeout=2.0)
-    await admin.setup()
-    await web.TCPSite(admin, settings.admin.host, settings.admin.port).start()
-    service.client_addresses = [address[:2] for address in clients.addresses]
-    service.admin_addresses = [address[:2] for address in admin.addresses]
-    sweeping = group.create_task(server.sweep(), name="sweep")
-    return _Listeners([clients, admin], sweeping)
-
-
-def _client_sockets(settings: Settings) -> list[socket.socket]:
-    """The sockets that systemd handed over, or one of our own."""
-    given = [given.socket for given in systemd.listen_sockets(os.environ)]
-    if given:
-        return given
-    server = settings.server
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if server.reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(address)
-    except OSError as error:
-        sock.close()
-        raise OSError(
-            f"cannot listen on {server.host}:{server.port}: {error.strerror}; see [server] host, port"
-        ) from None
-    return [sock]
-
-
-def _tls(settings: Settings) -> ssl.SSLContext | None:
-    if settings.server.tls_cert is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(settings.server.tls_cert, settings.server.tls_key)
-    return context
+    return web.AppRunner(admin_app.application(), access_log=None, shutdown_timeout=_ADMIN_SECONDS)
 
 
 def _script() -> ScriptService | None:

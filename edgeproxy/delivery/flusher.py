@@ -73,6 +73,10 @@ class Flusher:
         if self._tasks:
             await asyncio.wait(self._tasks.values())
 
+    def busy(self) -> list[Lane]:
+        """Lanes with a batch on its way."""
+        return [lane for lane in self._lanes.values() if lane.pacing.in_flight]
+
     def status(self) -> list[LaneStatus]:
         """All lanes as `/status` shows them; those that the settings dropped only with events."""
         return [lane.status() for lane in self._lanes.values() if not lane.is_abandoned]

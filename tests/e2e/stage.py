@@ -81,7 +81,7 @@ async def open_stage(folder: Path, tables: dict[str, object]):
     async with sandbox.serve() as endpoint:
         stage = Stage(sandbox, *free_ports(2))
         config = folder / "config.toml"
-        config.write_text(_toml(_settings(stage, endpoint, folder, tables)))
+        config.write_text(toml(_settings(stage, endpoint, folder, tables)))
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "edgeproxy", "run", "--config", str(config)),
             env=environment(),
@@ -120,7 +120,7 @@ def _settings(stage: Stage, endpoint: str, folder: Path, tables: dict[str, objec
     return settings
 
 
-def _toml(settings: dict) -> str:
+def toml(settings: dict) -> str:
     lines = []
     for name, value in settings.items():
         for head, table in (
