@@ -96,11 +96,7 @@ def normalise(raw: bytes, receipt: Receipt, *, is_utf8: bool = True) -> Event | 
     except (UndecodableError, UnicodeDecodeError) as error:
         return Refusal("invalid_event", f"the event cannot be decoded: {error}")
     lens = event.lens
-    # What is not empty is not missing: most fields need no closer look.
-    if not lens.originalTimestamp and is_missing(lens.originalTimestamp):
-        _date(event, lens, receipt)
-    if not lens.messageId and is_missing(lens.messageId):
-        _set(event, "messageId", str(uuid.uuid4()))
+    _complete(event, lens, receipt)
     if receipt.type is not None and not lens.type and is_missing(lens.type):
         _set(event, "type", receipt.type)
     if lens.writeKey is not UNSET:
@@ -108,6 +104,15 @@ def normalise(raw: bytes, receipt: Receipt, *, is_utf8: bool = True) -> Event | 
     if receipt.ip is not None or receipt.has_origin or receipt.context is not None:
         _enrich_context(event, lens, receipt)
     return event
+
+
+def _complete(event: Event, lens: Lens, receipt: Receipt) -> None:
+    """Give an event what Hightouch needs and can be made up."""
+    # What is not empty is not missing: most fields need no closer look.
+    if not lens.originalTimestamp and is_missing(lens.originalTimestamp):
+        _date(event, lens, receipt)
+    if not lens.messageId and is_missing(lens.messageId):
+        _set(event, "messageId", str(uuid.uuid4()))
 
 
 def _set(event: Event, key: str, value: object, text: bytes | None = None) -> None:
@@ -122,7 +127,7 @@ def _date(event: Event, lens: Lens, receipt: Receipt) -> None:
         moment = getattr(lens, key)
         if not is_missing(moment):
             # A number keeps its spelling: its own text is taken, not what Python would write.
-            text = None if isinstance(moment, str) else bytes(event.fields()[key])
+            text = None if type(moment) is str else bytes(event.fields()[key])
             _set(event, "originalTimestamp", moment, text)
             return
     around = receipt.sent_at
@@ -217,6 +222,7 @@ def seal(event: Event, receipt: Receipt, *, max_event: int, max_age: float) -> S
     refusal = _judge(lens)
     if refusal is not None:
         return refusal
+    _complete(event, lens, receipt)  # once more: a rule may have found nothing but ""
     sent_at = None if lens.sentAt is UNSET else parse_time(lens.sentAt)
     if sent_at is None:
         sent_at = receipt.sent_at_ms
