@@ -81,6 +81,9 @@ class Metrics:
             "Dead letters removed by their limits, and events that aged in the buffer.",
             "source",
         )
+        self._purged = counter(
+            "events_purged_total", "Events and dead letters that the operator removed.", "source"
+        )
         self._attempts = counter(
             "delivery_attempts_total", "Batches sent, by what came of it.", "lane", "outcome"
         )
@@ -132,6 +135,10 @@ class Metrics:
         """Count one batch sent."""
         self._child(self._attempts, lane, outcome).inc()
 
+    def purged(self, source: str, events: int) -> None:
+        """Count what the operator removed."""
+        self._child(self._purged, source).inc(events)
+
     def delivered_by(self, lane: str) -> int:
         """Events delivered by one lane so far."""
         return int(self._child(self._delivered, lane)._value.get())  # no public way
@@ -146,6 +153,7 @@ class Metrics:
             "filtered": _sum(self._filtered),
             "delivered": _sum(self._delivered),
             "expired": _sum(self._expired),
+            "purged": _sum(self._purged),
         }
 
     def at_scrape(self, families: Callable[[], Iterable[Metric]]) -> None:

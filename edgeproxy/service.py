@@ -13,13 +13,14 @@ from prometheus_client.core import Metric
 
 from edgeproxy import __version__, assets, logs, systemd
 from edgeproxy.admin.app import AdminApp
+from edgeproxy.admin.deadletters import Desk
 from edgeproxy.admin.live import LiveFeed
 from edgeproxy.buffer.sqlite import SqliteBuffer
-from edgeproxy.config import ConfigError, Settings
+from edgeproxy.config import ConfigError, Settings, Validation
 from edgeproxy.delivery.flusher import Flusher
 from edgeproxy.delivery.upstream import Upstream
 from edgeproxy.listening import Listener, Sockets, tls_context
-from edgeproxy.mapping import compile_settings
+from edgeproxy.mapping import Mapper, compile_settings
 from edgeproxy.metrics import Metrics, gauge, mapping_families
 from edgeproxy.reloading import needs_restart
 from edgeproxy.server.app import ClientApp
@@ -111,6 +112,10 @@ class Service:
     def not_ready(self) -> str | None:
         """Why events cannot be accepted now; None while they can."""
         return "stopping" if self.is_stopping else self.buffer.full_reason()
+
+    def rules(self) -> tuple[Mapper, Validation]:
+        """What dead letters are judged by when they are submitted again."""
+        return self.mapper, self.settings.validation
 
     def _at_scrape(self) -> Iterator[Metric]:
         stats = self.buffer.stats()
@@ -306,6 +311,7 @@ def _admin_runner(service: Service) -> web.AppRunner:
         not_ready=service.not_ready,
         reload=service.reload,
         live=LiveFeed(service.intake.watch, now=now_ms),
+        desk=Desk(service.buffer, service.rules, service.metrics, now=now_ms),
     )
     return web.AppRunner(admin_app.application(), access_log=None, shutdown_timeout=_ADMIN_SECONDS)
 

@@ -9,6 +9,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from edgeproxy.admin.access import Guard
 from edgeproxy.admin.answers import NO_STORE, json_answer, refused
+from edgeproxy.admin.deadletter_routes import DeadLetterRoutes
+from edgeproxy.admin.deadletters import Desk
 from edgeproxy.admin.live import LiveFeed, TooManyError, Wanted
 from edgeproxy.admin.reasons import meaning
 from edgeproxy.config import Admin
@@ -29,6 +31,7 @@ class AdminApp:
         not_ready: Callable[[], str | None],
         reload: Callable[[], Awaitable[dict[str, object]]],
         live: LiveFeed,
+        desk: Desk,
     ) -> None:
         """Take what it shows.
 
@@ -37,6 +40,7 @@ class AdminApp:
             not_ready: why events cannot be accepted at the moment; None while they can.
             reload: apply a changed configuration; what was applied or refused.
             live: events as they pass; closed at shutdown.
+            desk: where dead letters are worked on.
         """
         self._guard = Guard(settings.token)
         self._metrics = metrics
@@ -44,6 +48,7 @@ class AdminApp:
         self._not_ready = not_ready
         self._reload = reload
         self._live = live
+        self._dead_letters = DeadLetterRoutes(desk)
 
     def application(self) -> web.Application:
         """Build the application."""
@@ -54,6 +59,7 @@ class AdminApp:
         app.router.add_get("/status", self._show_status)
         app.router.add_post("/api/reload", self._do_reload)
         app.router.add_get("/api/live", self._stream_live)
+        self._dead_letters.add_to(app)
         app.on_shutdown.append(self._close)
         return app
 

@@ -46,7 +46,7 @@ _COLUMNS = (
 _INSERT = f"insert into dead_letters ({_COLUMNS}) values ({', '.join('?' * 15)})"  # noqa: S608
 
 
-class DeadLetterFilter(Struct, frozen=True):
+class DeadLetterFilter(Struct, frozen=True, forbid_unknown_fields=True):
     """Which dead letters are meant: those that every given field fits."""
 
     code: str | None = None

@@ -46,9 +46,9 @@ class AdminClient:
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"{host}:{self._port}"
 
-    def get(self, path: str, **query: str | None) -> Any:
+    def get(self, path: str, *, timeout: float = _TIMEOUT, **query: str | None) -> Any:
         """The JSON document at a path."""
-        return self._whole("GET", path + _query(query), None, _TIMEOUT)[1]
+        return self._whole("GET", path + _query(query), None, timeout)[1]
 
     def post(
         self, path: str, document: object = None, *, timeout: float = _TIMEOUT
@@ -57,11 +57,17 @@ class AdminClient:
         return self._whole("POST", path, document, timeout)
 
     def lines(
-        self, method: str, path: str, document: object = None, **query: str | None
+        self,
+        method: str,
+        path: str,
+        document: object = None,
+        *,
+        timeout: float = _TIMEOUT,
+        **query: str | None,
     ) -> Iterator[Any]:
-        """The documents of an NDJSON answer, as they come."""
+        """The documents of an NDJSON answer, as they come; `timeout` is from one to the next."""
         try:
-            connection, answer = self._ask(method, path + _query(query), document, _TIMEOUT)
+            connection, answer = self._ask(method, path + _query(query), document, timeout)
             try:
                 if answer.status != 200:
                     self._refused(answer.status, answer.read())

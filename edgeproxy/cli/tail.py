@@ -48,6 +48,7 @@ def tail(
     passing = proxy.lines(
         "GET",
         "/api/live",
+        timeout=10.0,
         type=type_,
         bodies="true" if bodies or as_json else None,
         values="true" if show_values else None,

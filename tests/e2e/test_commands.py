@@ -25,14 +25,19 @@ class Commands:
         self.config = folder / "config.toml"
 
     async def __call__(self, *arguments: str, expect: int = 0) -> str:
+        """What it prints; what it says on standard error comes last."""
+        output, errors = await self._finished(arguments, expect)
+        return output + errors
+
+    async def json(self, *arguments: str, expect: int = 0) -> list[dict[str, Any]]:
+        output, _ = await self._finished((*arguments, "--json"), expect)
+        return [json.loads(line) for line in output.splitlines()]
+
+    async def _finished(self, arguments: tuple[str, ...], expect: int) -> tuple[str, str]:
         async with self.started(*arguments) as process:
             output, errors = await asyncio.wait_for(process.communicate(), 40)
         assert process.returncode == expect, errors.decode()
-        return output.decode() + errors.decode()
-
-    async def json(self, *arguments: str, expect: int = 0) -> list[dict[str, Any]]:
-        output = await self(*arguments, "--json", expect=expect)
-        return [json.loads(line) for line in output.splitlines()]
+        return output.decode(), errors.decode()
 
     @asynccontextmanager
     async def started(self, *arguments: str):
@@ -135,3 +140,114 @@ async def test_whoever_watches_does_not_hold_up_the_end_of_the_proxy(
         assert time.monotonic() - began < 5
         await asyncio.wait_for(tail.wait(), 10)
     assert tail.returncode == 1
+
+
+def nameless(number: int, **more: object) -> dict[str, object]:
+    """A track event without a name: a dead letter until a mapping gives it one."""
+    return {
+        "type": "track",
+        "messageId": f"m{number}",
+        "anonymousId": f"user-{number % 3}",
+        "properties": {"title": "Ping", "price": 1.5},
+    } | more
+
+
+NAMED = '[mapping.default]\nevent = "properties.title"\n'
+
+
+async def test_dead_letters_are_listed_shown_and_exported(stage: Stage, edgeproxy: Commands):
+    assert "No dead letters." in await edgeproxy("deadletters", "list")
+    await send(stage, nameless(1), nameless(2), {"type": "track\x1b[2J", "messageId": "m3"})
+    listed = await edgeproxy.json("deadletters", "list")
+    assert [letter["messageId"] for letter in listed] == ["m3", "m2", "m1"]
+    assert "body" not in listed[0]
+    table = await edgeproxy("deadletters", "list", "--limit", "1")
+    assert "1 of 3 dead letters: 2 missing_event, 1 unknown_type" in table
+    assert "\x1b[2J" not in table
+    for wanted, ids in (
+        (("--code", "missing_event"), {"m1", "m2"}),
+        (("--user", "user-1"), {"m1"}),
+        (("--source", "elsewhere"), set()),
+        (("--since", "2h"), {"m1", "m2", "m3"}),
+        (("--since", "2100-01-01"), set()),
+        (("--id", "m2", "--code", "missing_event"), {"m2"}),
+        (("--id", str(listed[0]["id"])), {"m3"}),
+    ):
+        found = await edgeproxy.json("deadletters", "list", *wanted)
+        assert {letter["messageId"] for letter in found} == ids
+    shown = await edgeproxy("deadletters", "show", "m1")
+    assert "a track event needs `event`" in shown
+    assert '"price": 1.5' in shown
+    raw = await edgeproxy("deadletters", "show", "m1", "--raw")
+    assert json.loads(raw) == nameless(1)
+    assert "There is no dead letter m9" in await edgeproxy("deadletters", "show", "m9", expect=1)
+    exported = await edgeproxy("deadletters", "export", "--code", "missing_event", "--events")
+    assert [json.loads(line) for line in exported.splitlines()] == [nameless(1), nameless(2)]
+    whole = [json.loads(line) for line in (await edgeproxy("deadletters", "export")).splitlines()]
+    assert json.loads(whole[0]["body"]) == nameless(1)
+    assert whole[0]["receipt"]["received"] == whole[0]["receivedAt"]
+    assert "neither a duration" in await edgeproxy(
+        "deadletters", "list", "--since", "yesterday", expect=2
+    )
+
+
+async def test_a_corrected_mapping_and_a_replay_send_what_was_refused(
+    stage: Stage, edgeproxy: Commands
+):
+    await send(stage, *(nameless(number) for number in range(5)), nameless(5, anonymousId=""))
+    assert stage.arrivals == {}
+    (refused,) = await edgeproxy.json("deadletters", "replay", "--yes")
+    assert refused["replayed"] == 0
+    assert refused["refused"] == {"missing_event": 5, "missing_identity": 1}
+    edgeproxy.config.write_text(edgeproxy.config.read_text() + NAMED)
+    await edgeproxy("reload")
+    output = await edgeproxy("deadletters", "replay", "--user", "user-1", "--yes")
+    assert "Replayed 2 events." in output
+    output = await edgeproxy("deadletters", "replay", "--yes")
+    assert "Replayed 3 events." in output
+    assert "kept with the new reason: 1 missing_identity" in output
+    await stage.until(lambda: len(stage.arrivals) == 5, "the replayed events")
+    assert set(stage.arrivals) == {f"m{number}" for number in range(5)}
+    assert all(json.loads(a.event)["event"] == "Ping" for a in stage.arrivals.values())
+    (left,) = await edgeproxy.json("deadletters", "list")
+    assert (left["messageId"], left["code"]) == ("m5", "missing_identity")
+
+
+async def test_a_replay_asks_first(stage: Stage, edgeproxy: Commands):
+    await send(stage, nameless(1))
+    for command in ("replay", "purge"):
+        output = await edgeproxy("deadletters", command, expect=1)
+        assert "1 dead letter (1 missing_event)?" in output
+    assert len(await edgeproxy.json("deadletters", "list")) == 1
+
+
+async def test_purged_dead_letters_are_gone_and_counted(stage: Stage, edgeproxy: Commands):
+    await send(stage, *(nameless(number) for number in range(6)))
+    output = await edgeproxy("deadletters", "purge", "--user", "user-2", "--yes")
+    assert "Removed 2 dead letters." in output
+    (status,) = await edgeproxy.json("status")
+    assert status["dead_letters"]["count"] == 4
+    assert status["totals"]["purged"] == 2
+
+
+async def test_a_stopped_proxys_dead_letters_are_worked_on_in_its_files(
+    tmp_path: Path, edgeproxy: Commands
+):
+    async with open_stage(tmp_path, {}) as stage:
+        await send(stage, *(nameless(number) for number in range(700)))
+    assert len(await edgeproxy.json("deadletters", "list", "--limit", "0")) == 700
+    assert "Removed 1 dead letter." in await edgeproxy(
+        "deadletters", "purge", "--id", "m0", "--yes"
+    )
+    edgeproxy.config.write_text(edgeproxy.config.read_text() + NAMED)
+    (report,) = await edgeproxy.json("deadletters", "replay", "--yes")
+    assert report == {
+        "replayed": 699,
+        "total": 699,
+        "refused": {},
+        "filtered": 0,
+        "stopped": None,
+    }
+    async with open_stage(tmp_path, {}) as stage:
+        await stage.until(lambda: len(stage.arrivals) == 699, "the replayed events")
+    assert len(stage.sandbox.events) == 699

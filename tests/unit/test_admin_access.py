@@ -36,6 +36,7 @@ async def client():
             not_ready=lambda: None,
             reload=reload,
             live=LiveFeed(lambda _: lambda: None, now=lambda: 0),
+            desk=None,  # type: ignore[arg-type] - asked for nothing here
         )
         found = TestClient(TestServer(app.application()))
         await found.start_server()

@@ -90,6 +90,7 @@ async def proxy(tmp_path: Path):
         not_ready=lambda: found.not_ready,
         reload=found.reload,
         live=LiveFeed(lambda _: lambda: None, now=lambda: 0),
+        desk=None,  # type: ignore[arg-type] - asked for nothing here
     )
     runner = web.AppRunner(app.application())
     await runner.setup()
