@@ -7,38 +7,56 @@ which are applied level by level at the end, so that everything else keeps its b
 from collections.abc import Iterator
 from typing import Any
 
+from msgspec import Raw
+
 from edgeproxy.events import Event
 from edgeproxy.mapping.counters import Counters, Trace
+from edgeproxy.mapping.generated import generate
 from edgeproxy.mapping.objects import Edits, Text, edit, is_null
 from edgeproxy.mapping.paths import EVERY, Path, show_path
-from edgeproxy.mapping.plan import Chain, Input, Plan, Ready
+from edgeproxy.mapping.plan import Chain, Input, Ready
 from edgeproxy.mapping.rules import Rule
 from edgeproxy.mapping.transforms import DROPPED, run_chain
 from edgeproxy.mapping.values import Unfit, decode, encode
 from edgeproxy.mapping.view import Index, View
 from edgeproxy.mapping.writing import put_edits
 
-__all__ = ["apply"]
+__all__ = ["Plan"]
 
 
-def apply(
-    plan: Plan, event: Event, source: str, view: View, counters: Counters, trace: Trace | None
-) -> None:
-    """Apply rules to an event. Never raises: what cannot be supplied is left out and counted."""
-    chains = plan.for_event(view)
-    if not chains:
-        return
-    work = _Work(source, view, counters, trace)
-    for chain in chains:
-        work.run(chain)
-    for path in work.used:
-        _take_out(work.edits, path)
-    if not work.edits:
-        return
-    failed: list[str] = []
-    put_edits(event, work.edits, failed)
-    for reason in failed:
-        work.leave_out("", "", reason)
+class Plan:
+    """The rules for one kind of event."""
+
+    __slots__ = ("_chains", "_generated", "_rest", "outputs")
+
+    def __init__(self, chains: tuple[Chain, ...]) -> None:
+        self._chains = chains
+        self._generated, self._rest = generate(chains)
+        self.outputs = frozenset(chain[0].rule.output for chain in chains)
+        """Every output key that a rule may supply."""
+
+    def apply(
+        self, event: Event, source: str, view: View, counters: Counters, trace: Trace | None
+    ) -> None:
+        """Change an event. Never raises: what cannot be supplied is left out and counted."""
+        work = _Work(source, view, counters, trace)
+        edits = work.edits
+        rest = self._chains
+        # Where somebody watches, every rule is gone through, so that it can say what it did.
+        if trace is None:
+            rest = self._rest
+            if self._generated is not None:
+                self._generated(view, edits, work.transformed)
+        for chain in rest:
+            work.run(chain)
+        for path in work.used:
+            _take_out(edits, path)
+        if not edits:
+            return
+        failed: list[str] = []
+        put_edits(event, edits, view, failed)
+        for reason in failed:
+            work.leave_out("", "", reason)
 
 
 class _Work:
@@ -119,10 +137,11 @@ class _Work:
     def _read(self, ready: Ready) -> None:
         rule = ready.rule
         for one in ready.inputs:
-            text = self._gather(one.path) if one.gathers else self._view.present(one.path)
-            if text is not None:
+            given: Text | None
+            given = self._gather(one.path) if one.gathers else self._view.present(one.path)
+            if given is not None:
                 self._use(ready)
-                self._transform(rule, rule.output, text, one)
+                self._transform(ready, rule.output, given, one)
                 return
         if rule.default is not None:
             self._write(rule, rule.output, rule.default, "default")
@@ -138,18 +157,28 @@ class _Work:
             if self._view.inside(one.around, one.last) is not None:
                 self.used.append(one.path)
 
-    def _transform(self, rule: Rule, place: Path, text: Text, one: Input) -> None:
-        if not rule.chain:
-            self._write(rule, place, text, _verb(rule, one), one.path)
+    def _transform(self, ready: Ready, place: Path, text: Text, one: Input) -> None:
+        if not ready.rule.chain:
+            self._write(ready.rule, place, text, _verb(ready.rule, one), one.path)
             return
+        now = self.transformed(ready, text, one)
+        _put_in(self.edits, place, now)
+        if self._trace is not None and now is not None:
+            self._trace.add(show_path(place), "transformed", ready.rule.name, show_path(one.path))
+
+    def transformed(self, ready: Ready, text: Text, one: Input) -> Raw | None:
+        """What a rule's transforms make of a value; None where the field is left out."""
+        rule = ready.rule
         try:
             value = run_chain(rule.chain, decode(text))
-            now = None if value is DROPPED or value is None else encode(value)
+            if value is not DROPPED and value is not None:
+                return Raw(encode(value))
         except Unfit as error:
-            self._write(rule, place, None, None)
-            self.leave_out(rule.key, rule.name, str(error))
-            return
-        self._write(rule, place, now, "transformed" if now is not None else "dropped", one.path)
+            self.leave_out(ready.key, rule.name, str(error))
+            return None
+        if self._trace is not None:
+            self._trace.add(ready.key, "dropped", rule.name, show_path(one.path))
+        return None
 
     def _compute(self, rule: Rule, place: Path, item: Text | None) -> None:
         assert rule.expr is not None  # noqa: S101 - as above
@@ -184,8 +213,8 @@ class _Work:
         rule = ready.rule
         found: dict[Index, tuple[Text, Input]] = {}
         for one in ready.inputs:
-            for index, text in self._view.select(one.path):
-                found.setdefault(index, (text, one))
+            for index, there in self._view.select(one.path):
+                found.setdefault(index, (there, one))
         done: set[Index] = set()
         for index, (text, one) in found.items():
             if len(index) != rule.output.count(EVERY):
@@ -197,7 +226,7 @@ class _Work:
                 concrete = _fill(moving.path, index)
                 if self._view.text(concrete) is not None:
                     self.used.append(concrete)
-            self._transform(rule, _fill(rule.output, index), text, one)
+            self._transform(ready, _fill(rule.output, index), text, one)
         return done
 
     def _applies_to(self, rule: Rule, place: Path) -> bool:
@@ -214,9 +243,9 @@ class _Work:
             self._compute(rule, place, self._view.text(element))
         else:
             for one in ready.inputs:
-                text = None if one.gathers else self._view.present(one.path)
-                if text is not None:
-                    self._transform(rule, place, text, one)
+                given = None if one.gathers else self._view.present(one.path)
+                if given is not None:
+                    self._transform(ready, place, given, one)
                     return
             if rule.default is not None:
                 self._write(rule, place, rule.default, "default")

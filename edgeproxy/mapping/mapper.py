@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from edgeproxy.events import Event, Refusal
 from edgeproxy.events.intake import Receipt
 from edgeproxy.events.verdicts import TYPES, Filtered
-from edgeproxy.mapping.applying import apply
+from edgeproxy.mapping.applying import Plan
 from edgeproxy.mapping.checking import Checker, Types
 from edgeproxy.mapping.counters import Counters, Trace
 from edgeproxy.mapping.explaining import Explanation, Limits, preview, receipt_for
 from edgeproxy.mapping.filters import Filter, judge
 from edgeproxy.mapping.names import Names
 from edgeproxy.mapping.paths import Path, parse_path
-from edgeproxy.mapping.plan import Plan
+from edgeproxy.mapping.plan import ready_chains
 from edgeproxy.mapping.pruning import Pruner
 from edgeproxy.mapping.rules import EventRule, MappingSet, Rule
 from edgeproxy.mapping.table import allowed, field_table
@@ -126,7 +126,7 @@ class Mapper:
         if entry is None:
             entry = self._plans[key] = self._plan(kind, rule, key[2])
         plan, pruner = entry
-        apply(plan, event, source, view, self.counters, trace)
+        plan.apply(event, source, view, self.counters, trace)
         if rule is not None and lens.event != rule.sends and ("event",) not in plan.outputs:
             put(event, "event", encode(rule.sends))
             if trace is not None:
@@ -148,7 +148,7 @@ class Mapper:
         ]
         outputs = dict.fromkeys(path for scope in scopes for path in scope)
         chains = [_chain([scope[path] for scope in scopes if path in scope]) for path in outputs]
-        plan = Plan(chains, self._stay)
+        plan = Plan(ready_chains(chains, self._stay))
         if mapping.forward:
             return plan, None
         keep = {parse_path(key) for key in allowed(kind)} | set(mapping.keep) | plan.outputs

@@ -15,11 +15,18 @@ from typing import cast
 import msgspec
 from msgspec import Raw
 
-__all__ = ["Edits", "Text", "edit", "is_null", "read_array", "read_members"]
+__all__ = ["Edits", "Flat", "Text", "edit", "edit_members", "is_null", "read_array", "read_members"]
 
 Text = Raw | bytes
 #: What to put at each key or index: JSON text, None to take it out, or edits of what is there.
 Edits = dict[str | int, "bytes | Raw | Edits | None"]
+
+
+class Flat(dict[str | int, "bytes | Raw | Edits | None"]):
+    """Edits that name members only, and hold Raw and None only: the quick case."""
+
+    __slots__ = ()
+
 
 _object = msgspec.json.Decoder(dict[str, Raw])
 _array = msgspec.json.Decoder(list[Raw])
@@ -59,13 +66,16 @@ def edit(text: Text | None, edits: Edits, failed: list[str] | None = None) -> by
         The new text, or None when there was nothing and nothing came of it.
     """
     if text is None or is_null(text):
+        if type(edits) is Flat:
+            there = {key: now for key, now in edits.items() if now is not None}
+            return _encode(there) if there or text is not None else None
         made = _make(edits, failed)
         return bytes(text) if made is None and text is not None else made
     if not edits:
         return bytes(text)
     members = read_members(text)
     if members is not None:
-        return _edit_object(bytes(text), members, edits, failed)
+        return edit_members(text, members, edits, failed)
     elements = read_array(text)
     if elements is not None:
         return _edit_array(elements, edits, failed)
@@ -99,29 +109,31 @@ def _join(members: Mapping[str, Text]) -> bytes:
     return b"{%b}" % b",".join([b"%b:%b" % (_encode(k), bytes(v)) for k, v in members.items()])
 
 
-def _edit_object(
-    text: bytes, members: dict[str, Raw], edits: Edits, failed: list[str] | None
+def edit_members(
+    text: Text, members: dict[str, Raw], edits: Edits, failed: list[str] | None
 ) -> bytes:
-    as_given = _encode(members) == text
-    changes: dict[str, Text | None] = {}
+    """As `edit`, of an object whose members have been read; `members` is used up."""
+    as_given = Raw(_encode(members)) == (text if type(text) is Raw else Raw(text))
+    if as_given and type(edits) is Flat:
+        for name, text_now in cast(dict[str, Raw | None], edits).items():
+            if text_now is not None:
+                members[name] = text_now
+            elif name in members:
+                del members[name]
+        return _encode(members)
+    changes: dict[str, Raw | None] = {}
     for key, change in edits.items():
         if isinstance(key, int):
             if failed is not None:
                 failed.append("an index stands where the event has an object")
             continue
-        was = members.get(key)
-        now = _result(was, change, failed)
-        if now is not None or was is not None:
-            changes[key] = now
-    if not as_given:
-        return _splice(text, changes)
-    result: dict[str, Raw] = members
-    for key, now in changes.items():
-        if now is None:
-            result.pop(key, None)
-        else:
-            result[key] = now if isinstance(now, Raw) else Raw(now)
-    return _encode(result)
+        now = edit(members.get(key), change, failed) if isinstance(change, dict) else change
+        if now is not None:
+            changes[key] = members[key] = now if isinstance(now, Raw) else Raw(now)
+        elif key in members:
+            changes[key] = None
+            del members[key]
+    return _encode(members) if as_given else _splice(bytes(text), changes)
 
 
 def _edit_array(elements: Sequence[Raw], edits: Edits, failed: list[str] | None) -> bytes:
@@ -165,7 +177,7 @@ def _spans(text: str) -> list[tuple[str, int, int, int]]:
     return spans
 
 
-def _splice(source: bytes, changes: Mapping[str, Text | None]) -> bytes:
+def _splice(source: bytes, changes: Mapping[str, Raw | None]) -> bytes:
     text = source.decode()
     spans = _spans(text)
     last = {key: number for number, (key, *_) in enumerate(spans)}

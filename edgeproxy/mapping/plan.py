@@ -6,9 +6,8 @@ from msgspec import Struct
 
 from edgeproxy.mapping.paths import EVERY, Path, Segment
 from edgeproxy.mapping.rules import Rule
-from edgeproxy.mapping.view import View
 
-__all__ = ["Chain", "Input", "Plan", "Ready"]
+__all__ = ["Chain", "Input", "Ready", "ready_chains"]
 
 
 class Input(Struct, frozen=True):
@@ -69,57 +68,13 @@ def _moves(rule: Rule, path: Path) -> bool:
 Chain = tuple[Ready, ...]
 
 
-class Plan:
-    """The rules for one kind of event, found quickly by what an event has."""
+def ready_chains(chains: Iterable[Sequence[Rule]], stay: frozenset[Path]) -> tuple[Chain, ...]:
+    """Take rules apart, outer outputs before the inner ones that are written into them.
 
-    def __init__(self, chains: Iterable[Sequence[Rule]], stay: frozenset[Path]) -> None:
-        """Take rules.
-
-        Args:
-            chains: for each output key its rules, the winning one first.
-            stay: output keys of the field table, which are mapped to themselves and therefore not
-                moved away when a rule reads them.
-        """
-        # Outer outputs before inner ones, which are written into them.
-        ordered = sorted(chains, key=lambda chain: len(chain[0].output))
-        self._chains = tuple(tuple(Ready.of(rule, stay) for rule in chain) for chain in ordered)
-        self._always: list[int] = []
-        self._wanted: dict[Path, dict[str, list[int]]] = {}
-        for number, chain in enumerate(self._chains):
-            if all(one.rule.inputs and one.rule.default is None for one in chain):
-                for one in chain:
-                    for path in one.rule.inputs:
-                        self._note(path, number)
-            else:
-                self._always.append(number)
-        self.outputs = frozenset(chain[0].output for chain in ordered)
-        """Every output key that a rule may supply."""
-
-    def _note(self, path: Path, number: int) -> None:
-        """Note that an event has to have something at a path, as far as that is quickly told."""
-        names = [segment for segment in path if isinstance(segment, str)]
-        plain = len(names) == len(path)
-        at = (
-            len(path) - 1
-            if plain
-            else next(i for i, s in enumerate(path) if not isinstance(s, str)) - 1
-        )
-        self._wanted.setdefault(path[:at], {}).setdefault(str(path[at]), []).append(number)
-
-    def for_event(self, view: View) -> Sequence[Chain]:
-        """The chains that could supply anything for an event, in their order."""
-        numbers = list(self._always)
-        for around, wanted in self._wanted.items():
-            if around:
-                members = view.members(around)
-                if members:
-                    for key in wanted.keys() & members.keys():
-                        numbers += wanted[key]
-            else:
-                for key, found in wanted.items():
-                    if view.top(key) is not None:
-                        numbers += found
-        if len(numbers) > 1:
-            numbers = sorted(set(numbers))
-        chains = self._chains
-        return [chains[number] for number in numbers]
+    Args:
+        chains: for each output key its rules, the winning one first.
+        stay: output keys of the field table, which are mapped to themselves and therefore not
+            moved away when a rule reads them.
+    """
+    ordered = sorted(chains, key=lambda chain: len(chain[0].output))
+    return tuple(tuple(Ready.of(rule, stay) for rule in chain) for chain in ordered)

@@ -7,6 +7,7 @@ from edgeproxy.events import Event
 from edgeproxy.mapping.counters import Trace
 from edgeproxy.mapping.objects import Edits, Text, read_members
 from edgeproxy.mapping.paths import Path
+from edgeproxy.mapping.view import View
 from edgeproxy.mapping.writing import put_edits
 
 __all__ = ["Pruner"]
@@ -28,7 +29,7 @@ class Pruner:
         edits: Edits = {}
         for key, text in event.fields().items():
             _prune(self._kept, key, key, text, edits, trace)
-        put_edits(event, edits)
+        put_edits(event, edits, View(event))
 
 
 def _is_name(segment: object) -> bool:

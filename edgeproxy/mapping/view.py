@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from edgeproxy.events import Event
-from edgeproxy.mapping.objects import Text, is_null, read_array, read_members
+from edgeproxy.mapping.objects import is_null, read_array, read_members
 from edgeproxy.mapping.paths import EVERY, Path, Segment
 from edgeproxy.mapping.values import Unfit
 
@@ -44,7 +44,7 @@ class View:
         self._objects: dict[Path, dict[str, Raw] | None] = {}
         self._arrays: dict[Path, list[Raw] | None] = {}
 
-    def top(self, key: str) -> Text | None:
+    def top(self, key: str) -> Raw | None:
         """The JSON text of a top-level field; None if it is absent (null is given as it is)."""
         if key in _IN_LENS:
             text = getattr(self._event.lens, key)
@@ -54,7 +54,7 @@ class View:
             if value is UNSET:
                 return None
             if type(value) is str:
-                return msgspec.json.encode(value)
+                return Raw(msgspec.json.encode(value))
         if self._top is None:
             self._top = self._event.fields()
         return self._top.get(key)
@@ -75,11 +75,11 @@ class View:
         found = self._arrays[path] = None if text is None else read_array(text)
         return found
 
-    def text(self, path: Path) -> Text | None:
+    def text(self, path: Path) -> Raw | None:
         """The JSON text at a path without `[]`; None if there is nothing."""
         return self.inside(path[:-1], path[-1])
 
-    def inside(self, around: Path, last: Segment) -> Text | None:
+    def inside(self, around: Path, last: Segment) -> Raw | None:
         """As `text`, for callers who have cut the path before."""
         if not around:
             return self.top(last) if isinstance(last, str) else None
@@ -91,12 +91,12 @@ class View:
             return None
         return elements[last]
 
-    def present(self, path: Path) -> Text | None:
+    def present(self, path: Path) -> Raw | None:
         """As `text`, but None for null too."""
         text = self.text(path)
         return None if text is None or is_null(text) else text
 
-    def select(self, path: Path) -> Iterator[tuple[Index, Text]]:
+    def select(self, path: Path) -> Iterator[tuple[Index, Raw]]:
         """What is present at a path with `[]`, with the places it was found at."""
         for index, place in self.places(path):
             text = self.present(place)

@@ -3,7 +3,8 @@
 from msgspec import UNSET, Raw
 
 from edgeproxy.events import Event, Lens, read
-from edgeproxy.mapping.objects import Edits, Text, edit
+from edgeproxy.mapping.objects import Edits, Text, edit, edit_members
+from edgeproxy.mapping.view import View
 
 __all__ = ["put", "put_edits"]
 
@@ -26,23 +27,25 @@ def put(event: Event, key: str, text: Text | None) -> None:
     setattr(event.lens, key, value)
 
 
-def put_edits(event: Event, edits: Edits, failed: list[str] | None = None) -> None:
-    """Apply edits to the event: each top-level field that changes is written anew, and no other."""
-    fields: dict[str, Raw] | None = None
+def put_edits(event: Event, edits: Edits, view: View, failed: list[str] | None = None) -> None:
+    """Apply edits to the event: each top-level field that changes is written anew, and no other.
+
+    Args:
+        view: of the event as it is; not to be used for reading after that.
+        failed: gets a line for each edit that cannot be done.
+    """
     for key, change in edits.items():
         if not isinstance(key, str):
             continue
         if not isinstance(change, dict):
-            put(event, key, change)
+            if change is not None or view.top(key) is not None:
+                put(event, key, change)
             continue
-        was: Text | None
-        if key in _RAW:
-            held = getattr(event.lens, key)
-            was = None if held is UNSET else held
+        was = view.top(key)
+        members = None if was is None else view.members((key,))
+        if was is None or members is None:
+            now = edit(was, change, failed)
         else:
-            if fields is None:
-                fields = event.fields()
-            was = fields.get(key)
-        now = edit(was, change, failed)
+            now = edit_members(was, members, change, failed)
         if now is not None and (was is None or now != bytes(was)):
             put(event, key, now)

@@ -1,0 +1,172 @@
+"""One Python function for the simple rules of a plan, written when the plan is made.
+
+Most rules give one field of an object to another, perhaps with a default or a transform. Walking
+over them as data costs more than what they do; written out as straight code, a rule whose input
+an event does not have costs one look into a dict. Rules that need more (conditions, expressions,
+arrays, one output inside another) are left to `applying`, which also says what both have to do:
+the tests hold the two to each other.
+
+The code holds no text of the settings but names as Python literals; everything else is in its
+namespace.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from msgspec import Raw
+
+from edgeproxy.mapping.objects import Edits, Flat
+from edgeproxy.mapping.paths import Path
+from edgeproxy.mapping.plan import Chain, Input, Ready
+from edgeproxy.mapping.view import View
+
+__all__ = ["Generated", "generate"]
+
+#: Collects the edits of an event; the last argument runs a transform for a Ready and one input.
+Generated = Callable[[View, Edits, Callable[..., Any]], None]
+
+
+def generate(chains: Sequence[Chain]) -> tuple[Generated | None, tuple[Chain, ...]]:
+    """Write the function.
+
+    Returns:
+        The function, None where there is nothing for it; and the chains that it leaves over.
+    """
+    tangled = _tangled(chains)
+    simple = [chain[0] for chain in chains if _is_simple(chain) and not tangled & _touched(chain)]
+    rest = tuple(chain for chain in chains if chain[0] not in simple)
+    if not simple:
+        return None, rest
+    writer = _Writer()
+    for ready in simple:
+        writer.rule(ready)
+    return writer.compile(alone=not rest), rest
+
+
+def _is_simple(chain: Chain) -> bool:
+    rule = chain[0].rule
+    paths = (rule.output, *rule.inputs)
+    names_only = all(isinstance(segment, str) for path in paths for segment in path)
+    return len(chain) == 1 and rule.when is None and rule.expr is None and names_only
+
+
+def _touched(chain: Chain) -> set[Path]:
+    """Every path that a chain may write or take out, as far as it is made of names."""
+    paths = {one.path for ready in chain for one in ready.moving} | {chain[0].rule.output}
+    return {_names(path) for path in paths}
+
+
+def _names(path: Path) -> Path:
+    for at, segment in enumerate(path):
+        if not isinstance(segment, str):
+            return path[:at]
+    return path
+
+
+def _tangled(chains: Iterable[Chain]) -> set[Path]:
+    """The paths that lie around or inside another one that is touched."""
+    touched = {path for chain in chains for path in _touched(chain)}
+    inner = {path for path in touched if any(path[:at] in touched for at in range(1, len(path)))}
+    return inner | {path[:at] for path in inner for at in range(1, len(path))}
+
+
+class _Writer:
+    """The lines of the function and the namespace that they need."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, Any] = {"NULL": Raw(b"null"), "EMPTY": {}, "Flat": Flat}
+        self._reads: dict[Path, str] = {}
+        self._puts: dict[Path, str] = {}
+        self._takes: dict[Path, str] = {}
+        self._body: list[str] = []
+
+    def rule(self, ready: Ready) -> None:
+        """Write one rule."""
+        rule = ready.rule
+        put = f"{self._put(rule.output)}[{rule.output[-1]!r}]"
+        if rule.value is not None:
+            self._body.append(f"{put} = {self._constant(Raw(rule.value))}")
+            return
+        own = ""
+        for number, one in enumerate(ready.inputs):
+            indent = ""
+            if number:
+                self._body.append("if v is None or v == NULL:")
+                indent = "    "
+            self._body.append(f"{indent}v = {self._get(one)}")
+            if rule.chain:
+                self._body.append(f"{indent}i = {self._constant(one)}")
+            elif one.path == rule.output:
+                own = "own"
+                self._body.append(f"{indent}own = v")
+        self._use(ready, put, own)
+
+    def _use(self, ready: Ready, put: str, own: str) -> None:
+        rule = ready.rule
+        self._body.append("if v is not None and v != NULL:")
+        if rule.chain:
+            self._body.append(f"    {put} = transform({self._constant(ready)}, v, i)")
+        elif not own:
+            self._body.append(f"    {put} = v")
+        elif len(ready.inputs) > 1:
+            self._body.append(f"    if v is not own: {put} = v")
+        else:
+            self._body.append("    pass")
+        for one in ready.moving:
+            there = "" if len(ready.inputs) == 1 else f"if {self._get(one)} is not None: "
+            self._body.append(f"    {there}{self._take(one.path)}[{one.last!r}] = None")
+        if rule.default is not None:
+            self._body.append(f"else: {put} = {self._constant(Raw(rule.default))}")
+
+    def _constant(self, value: object) -> str:
+        name = f"c{len(self._names)}"
+        self._names[name] = value
+        return name
+
+    def _get(self, one: Input) -> str:
+        if not one.around:
+            return f"view.top({one.last!r})"
+        name = self._reads.setdefault(one.around, f"m{len(self._reads)}")
+        return f"{name}.get({one.last!r})"
+
+    def _put(self, path: Path) -> str:
+        return self._puts.setdefault(path[:-1], f"p{len(self._puts)}")
+
+    def _take(self, path: Path) -> str:
+        return self._takes.setdefault(path[:-1], f"t{len(self._takes)}")
+
+    def compile(self, *, alone: bool) -> Generated:
+        """The function itself.
+
+        Args:
+            alone: whether no other rules add edits to those of the function.
+        """
+        around = {path[:at] for path in (*self._puts, *self._takes) for at in range(len(path))}
+
+        def kind(path: Path) -> str:
+            return "Flat" if alone and path and path not in around else "dict"
+
+        lines = [
+            *(f"{name} = view.members({path!r}) or EMPTY" for path, name in self._reads.items()),
+            *(f"{name} = {kind(path)}()" for path, name in self._puts.items()),
+            *(f"{name} = {kind(path)}()" for path, name in self._takes.items()),
+            "own = i = None",
+            *self._body,
+        ]
+        # Outer objects first, so that inner ones find their place in them. Nothing is in both.
+        for path in sorted({*self._puts, *self._takes}, key=len):
+            lines += self._collect(path)
+        source = "def run(view, edits, transform):\n" + "".join(f"    {line}\n" for line in lines)
+        exec(compile(source, "<mapping>", "exec"), self._names)  # noqa: S102 - see the module's docstring
+        run: Generated = self._names["run"]
+        return run
+
+    def _collect(self, path: Path) -> list[str]:
+        put, take = self._puts.get(path), self._takes.get(path)
+        # What is put wins over what is taken out.
+        name = put or take
+        lines = [f"if {take}: {take}.update({put}); {put} = {take}"] if put and take else []
+        if not path:
+            return [*lines, f"if {name}: edits.update({name})"]
+        around = "edits" + "".join(f".setdefault({key!r}, {{}})" for key in path[:-1])
+        return [*lines, f"if {name}: {around}[{path[-1]!r}] = {name}"]
