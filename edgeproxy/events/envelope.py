@@ -157,8 +157,12 @@ def _first_key(event: bytes) -> object:
 
 def _check_depth(text: bytes, bound: int = MAX_DEPTH) -> None:
     """Refuse text nested deeper than `bound`: text with fewer brackets in all cannot be."""
-    if text.count(b"{") + text.count(b"[") > bound and _depth(text) > bound:
+    if _brackets(text) > bound and _depth(text) > bound:
         raise _too_deep()
+
+
+def _brackets(text: bytes) -> int:
+    return text.count(b"{") + text.count(b"[")
 
 
 def _too_deep() -> InvalidJSONError:
@@ -172,7 +176,7 @@ def _check_batch_depth(body: bytes, events: Sequence[bytes]) -> None:
         # Brackets come in pairs: shorter text has too few.
         if len(text) >= 2 * (MAX_DEPTH - 2):
             _check_depth(text, MAX_DEPTH - 2)
-    if around >= 2 * MAX_DEPTH:
+    if around >= 2 * MAX_DEPTH and _brackets(body) - sum(map(_brackets, events)) > MAX_DEPTH:
         _check_depth(body)
 
 
