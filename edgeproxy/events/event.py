@@ -55,6 +55,7 @@ _any = msgspec.json.Decoder()
 _encode = msgspec.json.encode
 
 _QUOTE = ord('"')
+_COLON = ord(":")
 _EMPTY = re.compile(rb"\s*\}")
 
 _RAW_FIELDS = frozenset({"context", "properties", "traits"})
@@ -167,9 +168,7 @@ class Event:
         return spliced(self.raw, self._added) if self._added else self.raw
 
 
-def _splice(
-    raw: bytes, put: Mapping[str, bytes | None], was: Mapping[str, Any]
-) -> bytes | None:
+def _splice(raw: bytes, put: Mapping[str, bytes | None], was: Mapping[str, Any]) -> bytes | None:
     """Write new values over the old ones in place, which costs a third of writing all fields anew.
 
     Returns:
@@ -179,16 +178,20 @@ def _splice(
         return None  # a key may be spelled with an escape
     for key, text in put.items():
         old = was[key]
-        name = b'"%b":' % key.encode()
-        if raw.count(name[:-1]) != 1 or (type(old) is not str and type(old) is not Raw):
+        kind = type(old)
+        if kind is not Raw and kind is not str:
             return None
+        name = b'"%b"' % key.encode()
         at = raw.find(name)
-        value = bytes(old) if type(old) is Raw else _encode(old)
-        end = at + len(name) + len(value)
-        if at < 0 or not raw.startswith(value, at + len(name)):
+        begin = at + len(name) + 1
+        value = bytes(old) if kind is Raw else _encode(old)
+        end = begin + len(value)
+        if at < 0 or raw[begin - 1] != _COLON or not raw.startswith(value, begin):
+            return None
+        if raw.find(name, end) >= 0 or (kind is Raw and name in value):
             return None
         if text is not None:
-            raw = b"%b%b%b" % (raw[: at + len(name)], text, raw[end:])
+            raw = b"%b%b%b" % (raw[:begin], text, raw[end:])
         elif raw[end : end + 1] == b",":
             raw = raw[:at] + raw[end + 1 :]
         elif raw[at - 1 : at] == b",":

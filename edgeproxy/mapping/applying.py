@@ -46,7 +46,7 @@ class Plan:
         if trace is None:
             rest = self._rest
             if self._generated is not None:
-                self._generated(view, edits, work.transformed)
+                self._generated(event, view, edits, work.transformed)
         for chain in rest:
             work.run(chain)
         for path in work.used:

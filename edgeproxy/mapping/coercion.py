@@ -13,18 +13,19 @@ import msgspec
 
 from edgeproxy.mapping.table import FieldType
 
-__all__ = ["coerce", "coerce_time", "is_time", "kind_of", "suits"]
+__all__ = ["coerce", "coerce_time", "is_plain_time", "is_time", "kind_of", "suits"]
 
 _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _INTEGER = re.compile(rb"-?(?:0|[1-9][0-9]*)")
 _DAY = r"(\d{4})-(\d\d)-(\d\d)"
 _CLOCK = r"([01]\d|2[0-3]):([0-5]\d):([0-5]\d|60)(\.\d+)?"
 _RFC3339 = re.compile(rf"{_DAY}[Tt ]{_CLOCK}(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)", re.ASCII)
-# The same for days that every month has, which saves most times a look at the calendar.
-_is_plain_time = re.compile(
+is_plain_time = re.compile(
     r"[1-9]\d{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?Z",
     re.ASCII,
 ).fullmatch
+"""Matches most RFC 3339 times: in UTC, on a day that every month has. What it does not match may
+be one all the same."""
 _ZONELESS = re.compile(rf"{_DAY}[Tt ]{_CLOCK}", re.ASCII)
 _LOOSE_OFFSET = re.compile(rf"({_DAY}[Tt ]{_CLOCK})\s*([+-])(\d\d)(\d\d)?", re.ASCII)
 _DATE = re.compile(_DAY, re.ASCII)
@@ -119,7 +120,7 @@ _CONVERT: Mapping[FieldType, Callable[[bytes], bytes | None]] = {
 
 def is_time(text: str) -> bool:
     """Say whether a text is RFC 3339, with a zone and a day that exists."""
-    if _is_plain_time(text):
+    if is_plain_time(text):
         return True
     if _RFC3339.fullmatch(text) is None:
         return False

@@ -15,15 +15,18 @@ from typing import Any
 
 from msgspec import Raw
 
+from edgeproxy.events import Event
 from edgeproxy.mapping.objects import Edits, Flat
 from edgeproxy.mapping.paths import Path
 from edgeproxy.mapping.plan import Chain, Input, Ready
 from edgeproxy.mapping.view import View
+from edgeproxy.mapping.writing import rewrite
 
 __all__ = ["Generated", "generate"]
 
-#: Collects the edits of an event; the last argument runs a transform for a Ready and one input.
-Generated = Callable[[View, Edits, Callable[..., Any]], None]
+#: Changes an event, or collects the edits that do; the last argument runs a transform, for a
+#: Ready and one of its inputs.
+Generated = Callable[[Event, View, Edits, Callable[..., Any]], None]
 
 
 def generate(chains: Sequence[Chain]) -> tuple[Generated | None, tuple[Chain, ...]]:
@@ -74,7 +77,12 @@ class _Writer:
     """The lines of the function and the namespace that they need."""
 
     def __init__(self) -> None:
-        self._names: dict[str, Any] = {"NULL": Raw(b"null"), "EMPTY": {}, "Flat": Flat}
+        self._names: dict[str, Any] = {
+            "NULL": Raw(b"null"),
+            "EMPTY": {},
+            "Flat": Flat,
+            "rewrite": rewrite,
+        }
         self._reads: dict[Path, str] = {}
         self._puts: dict[Path, str] = {}
         self._takes: dict[Path, str] = {}
@@ -105,7 +113,11 @@ class _Writer:
         rule = ready.rule
         self._body.append("if v is not None and v != NULL:")
         if rule.chain:
-            self._body.append(f"    {put} = transform({self._constant(ready)}, v, i)")
+            # What is left out is taken out, should it be there.
+            out = f"{self._take(rule.output)}[{rule.output[-1]!r}]"
+            self._body.append(f"    w = transform({self._constant(ready)}, v, i)")
+            self._body.append(f"    if w is None: {out} = None")
+            self._body.append(f"    else: {put} = w")
         elif not own:
             self._body.append(f"    {put} = v")
         elif len(ready.inputs) > 1:
@@ -141,28 +153,34 @@ class _Writer:
         Args:
             alone: whether no other rules add edits to those of the function.
         """
-        around = {path[:at] for path in (*self._puts, *self._takes) for at in range(len(path))}
-
-        def kind(path: Path) -> str:
-            return "Flat" if alone and path and path not in around else "dict"
-
+        touched = {*self._puts, *self._takes}
+        around = {path[:at] for path in touched for at in range(len(path))}
+        flat = {path for path in touched if alone and path and path not in around}
+        for path in flat:
+            if len(path) == 1:
+                self._puts.setdefault(path, f"p{len(self._puts)}")
+                self._takes.setdefault(path, f"t{len(self._takes)}")
+        dicts = [*self._puts.items(), *self._takes.items()]
         lines = [
             *(f"{name} = view.members({path!r}) or EMPTY" for path, name in self._reads.items()),
-            *(f"{name} = {kind(path)}()" for path, name in self._puts.items()),
-            *(f"{name} = {kind(path)}()" for path, name in self._takes.items()),
+            *(f"{name} = {'Flat' if path in flat else 'dict'}()" for path, name in dicts),
             "own = i = None",
             *self._body,
         ]
         # Outer objects first, so that inner ones find their place in them. Nothing is in both.
-        for path in sorted({*self._puts, *self._takes}, key=len):
-            lines += self._collect(path)
-        source = "def run(view, edits, transform):\n" + "".join(f"    {line}\n" for line in lines)
+        for path in sorted(touched, key=len):
+            lines += self._collect(path, is_flat=path in flat)
+        source = "def run(event, view, edits, transform):\n" + "".join(
+            f"    {line}\n" for line in lines
+        )
         exec(compile(source, "<mapping>", "exec"), self._names)  # noqa: S102 - see the module's docstring
         run: Generated = self._names["run"]
         return run
 
-    def _collect(self, path: Path) -> list[str]:
+    def _collect(self, path: Path, *, is_flat: bool) -> list[str]:
         put, take = self._puts.get(path), self._takes.get(path)
+        if is_flat and len(path) == 1:
+            return [f"if {put} or {take}: rewrite(event, {path[0]!r}, view, {put}, {take}, edits)"]
         # What is put wins over what is taken out.
         name = put or take
         lines = [f"if {take}: {take}.update({put}); {put} = {take}"] if put and take else []
