@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from bench import mappings
+
 EVENT_BYTES = 1300
 USERS = 100_000
 MAX_MEMORY_MB = 120.0
@@ -37,6 +39,11 @@ class Case:
 CASES = (
     Case("single", batch=1, connections=64, baseline="http", least=0.5, aim=0.8, bounds_p99=True),
     Case("batch", batch=50, connections=16, baseline="floor", least=0.45, aim=0.8),
+    # The batch case again: "batch" has the default mapping, "unmapped" has none.
+    Case("unmapped", 50, 16, baseline="floor", least=0.45, aim=0.8, config=mappings.NONE),
+    Case("default mapping", 50, 16, baseline="unmapped", least=0.9, aim=0.95),
+    Case("ecommerce", 50, 16, baseline="unmapped", least=0.75, aim=0.8, config=mappings.ECOMMERCE),
+    Case("expression", 50, 16, baseline="unmapped", least=0.5, aim=0.6, config=mappings.EXPRESSION),
 )
 
 Extra = Literal["drain", "idle", "backlog"]

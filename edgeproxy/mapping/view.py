@@ -18,6 +18,7 @@ Index = tuple[int, ...]
 #: A longer array is not gone through. With real products an event is too large long before.
 MAX_ELEMENTS = 2_000
 _OPENING = ord("{")
+_NULL = Raw(b"null")
 _IN_LENS = frozenset({"context", "properties", "traits"})
 _TEXTS = frozenset(
     {
@@ -55,6 +56,8 @@ class View:
                 return None
             if type(value) is str:
                 return Raw(msgspec.json.encode(value))
+            if value is None:
+                return _NULL
         if self._top is None:
             self._top = self._event.fields()
         return self._top.get(key)
