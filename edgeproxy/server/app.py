@@ -160,7 +160,7 @@ class ClientApp:
             sent_at_ms=parse_time(envelope.sent_at),
             context=envelope.context,
             ip=self._client_ip(request),
-            user_agent=request.headers.get(hdrs.USER_AGENT) if origin is not None else None,
+            user_agent=clients.said(request.headers.get(hdrs.USER_AGENT)) if origin else None,
             has_origin=origin is not None,
         )
         self._check_copies(receipt, len(envelope.events))
@@ -249,7 +249,7 @@ class ClientApp:
         if self._settings.public_url:
             protocol, _, host = self._settings.public_url.rstrip("/").partition("://")
             return protocol, host
-        return ("https" if request.secure else "http"), f"{request.host}{prefix}"
+        return ("https" if request.secure else "http"), f"{clients.said(request.host)}{prefix}"
 
     def _source_config(self, request: web.BaseRequest) -> web.StreamResponse:
         basic = clients.basic_user(request.headers.get(hdrs.AUTHORIZATION))

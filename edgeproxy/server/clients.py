@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
-__all__ = ["basic_user", "client_address", "truncated"]
+__all__ = ["basic_user", "client_address", "said", "truncated"]
 
 Network = IPv4Network | IPv6Network
 
@@ -40,6 +40,13 @@ def truncated(address: str) -> str:
     except ValueError:
         return ""
     return str(ip_network(f"{address}/{bits}", strict=False).network_address)
+
+
+def said(header: str | None) -> str:
+    """A header as text that can be written; its bytes need not have been UTF-8."""
+    if header is None or header.isascii():
+        return header or ""
+    return header.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def basic_user(authorization: str | None) -> str:

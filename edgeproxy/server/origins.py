@@ -19,6 +19,8 @@ class Origins:
 
     def allows(self, origin: str) -> bool:
         """Say whether pages of an origin may send events."""
+        if not origin.isascii():
+            return False  # no browser's, and nothing to write into an answer's head
         if self._any:
             return True
         origin = origin.lower()
@@ -42,7 +44,7 @@ def preflight_headers(origin: str, requested: str | None) -> CIMultiDict[str]:
     headers: CIMultiDict[str] = CIMultiDict()
     allow(headers, origin)
     headers["Access-Control-Allow-Methods"] = "GET, POST, OPTIONS"
-    if requested:
+    if requested and requested.isascii():
         headers["Access-Control-Allow-Headers"] = requested
     headers["Access-Control-Max-Age"] = "7200"
     return headers

@@ -169,6 +169,34 @@ async def test_odd_targets_are_answered(proxy):
         assert answer.code in {"bad_request", "not_found"}
 
 
+async def test_headers_that_are_no_utf8_do_no_harm(proxy):
+    odd = b"\xff\xfe \xe4"
+    answer = await proxy.raw(
+        whole(more=b"Origin: https://x.example\r\nUser-Agent: " + odd + b"\r\n")
+    )
+    assert answer.status == 200
+    assert proxy.events()[0]["context"]["userAgent"] == "\ufffd\ufffd \ufffd"
+    answer = await proxy.raw(whole(more=b"Origin: https://" + odd + b"\r\n"))
+    assert (answer.status, answer.code) == (403, "origin_not_allowed")
+    for name in (b"X-Forwarded-For", b"Content-Encoding", b"Cookie", b"Expect", b"Accept-Encoding"):
+        answer = await proxy.raw(whole(more=name + b": " + odd + b"\r\n"))
+        assert answer.status in {200, 415}
+    for target in (b"GET /v1/projects/" + KEY.encode() + b"/settings", b"POST /ht/renew"):
+        answer = await proxy.raw(target + b" HTTP/1.1\r\nHost: " + odd + b"\r\n\r\n")
+        assert answer.status == 200
+    answer = await proxy.raw(
+        b"OPTIONS /v1/track HTTP/1.1\r\nHost: x\r\nOrigin: https://x.example\r\n"
+        b"Access-Control-Request-Headers: " + odd + b"\r\n\r\n"
+    )
+    assert answer.status == 204
+    assert "access-control-allow-headers" not in answer.headers
+
+
+async def test_settings_and_cookies_need_no_host(proxy):
+    for target in (b"GET /v1/projects/" + KEY.encode() + b"/settings", b"POST /ht/renew"):
+        assert (await proxy.raw(target + b" HTTP/1.0\r\n\r\n")).status == 200
+
+
 async def test_a_head_that_never_ends_is_closed(hasty):
     for start in (b"P", b"POST /v1/track HTTP/1.1\r\nHost: x\r\n"):
         connection = await hasty.connect()
