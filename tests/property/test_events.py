@@ -125,6 +125,38 @@ def test_what_the_proxy_does_not_name_is_sent_byte_for_byte(text, receipt):
         assert keys.count(key) <= max(1, given.count(key))
 
 
+names = st.sampled_from(["sentAt", "writeKey", "messageId", "context", "originalTimestamp", "x"])
+look_alikes = st.recursive(
+    st.sampled_from(["", None, 1, "k", "sentAt", '"sentAt":"k"', 'x"']) | names,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=500)
+@given(
+    st.permutations(["type", "userId", "sentAt", "writeKey", "messageId", "context", "x", "y"]),
+    st.dictionaries(names | st.just("y"), look_alikes, max_size=6),
+    receipts,
+)
+def test_names_that_stand_elsewhere_too_confuse_nobody(order, fields, receipt):
+    fields = {"type": "page", "userId": "u", **fields}
+    keys = [key for key in order if key in fields]
+    raw = json.dumps({key: fields[key] for key in keys}, separators=(",", ":")).encode()
+    event = normalise(raw, receipt)
+    sealed = seal(event, receipt, max_event=10**9, max_age=10**12)
+    assert not isinstance(sealed, Refusal)
+    sent = json.loads(sealed.body)
+    assert {"sentAt", "writeKey"}.isdisjoint(sent)
+    for key in ("type", "userId", "x", "y"):
+        assert sent.get(key, "absent") == fields.get(key, "absent")
+    if fields.get("messageId"):
+        assert sent["messageId"] == fields["messageId"]
+    if isinstance(fields.get("context"), dict):
+        for key, value in fields["context"].items():
+            assert value is None or sent["context"][key] == value
+
+
 @settings(deadline=None, max_examples=300)
 @given(sound_events(), receipts)
 def test_the_lens_sees_what_is_sent(text, receipt):
