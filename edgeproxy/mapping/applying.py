@@ -5,7 +5,6 @@ which are applied level by level at the end, so that everything else keeps its b
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 from msgspec import Raw
 
@@ -46,7 +45,7 @@ class Plan:
         if trace is None:
             rest = self._rest
             if self._generated is not None:
-                self._generated(event, view, edits, work.transformed)
+                self._generated(event, view, edits, work)
         for chain in rest:
             work.run(chain)
         for path in work.used:
@@ -130,7 +129,7 @@ class _Work:
         if rule.value is not None:
             self._write(rule, rule.output, rule.value, "set")
         elif rule.expr is not None:
-            self._compute(rule, rule.output, None)
+            self._compute(ready, rule.output, None)
         else:
             self._read(ready)
 
@@ -180,20 +179,26 @@ class _Work:
             self._trace.add(ready.key, "dropped", rule.name, show_path(one.path))
         return None
 
-    def _compute(self, rule: Rule, place: Path, item: Text | None) -> None:
+    def _compute(self, ready: Ready, place: Path, item: Text | None) -> None:
+        now = self.computed(ready, item)
+        _put_in(self.edits, place, now)
+        if self._trace is not None and now is not None:
+            self._trace.add(show_path(place), "computed", ready.rule.name)
+
+    def computed(self, ready: Ready, item: Text | None = None) -> Raw | None:
+        """What a rule's expression gives; None where the field is left out."""
+        rule = ready.rule
         assert rule.expr is not None  # noqa: S101 - as above
         try:
-            value: Any = rule.expr.evaluate(self._view, self._source, item)
+            value = rule.expr.evaluate(self._view, self._source, item)
             if rule.chain and value is not None:
                 value = run_chain(rule.chain, value)
-            now = None if value is DROPPED or value is None else encode(value)
+            return None if value is DROPPED or value is None else Raw(encode(value))
         except Unfit as error:
-            self._counters.expression_failed[rule.key] += 1
-            self._write(rule, place, None, None)
+            self._counters.expression_failed[ready.key] += 1
             if self._trace is not None:
-                self._trace.add(show_path(place), "left out", rule.name, detail=str(error))
-            return
-        self._write(rule, place, now, "computed" if now is not None else "dropped")
+                self._trace.add(ready.key, "left out", rule.name, detail=str(error))
+            return None
 
     # --- elements of arrays ---
 
@@ -240,7 +245,7 @@ class _Work:
         if rule.value is not None:
             self._write(rule, place, rule.value, "set")
         elif rule.expr is not None:
-            self._compute(rule, place, self._view.text(element))
+            self._compute(ready, place, self._view.text(element))
         else:
             for one in ready.inputs:
                 given = None if one.gathers else self._view.present(one.path)

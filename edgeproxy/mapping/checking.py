@@ -50,6 +50,8 @@ def _strict(tree: Tree) -> type[msgspec.Struct]:
     return msgspec.defstruct("_Strict", fields)
 
 
+#: Contexts that were found to be right are remembered: so many, and no larger ones (4 MB in all).
+_REMEMBERED, _REMEMBERED_SIZE = 2048, 2048
 _OPENING = ord("{")
 _NOTHING = (None, UNSET)
 
@@ -86,7 +88,7 @@ class Checker:
         """`validation.types`."""
         self._counters = counters
         self._context = msgspec.json.Decoder(_strict(context_types()))
-        self._good_context: Raw | None = None
+        self._good: set[bytes] = set()
         self._rows: Mapping[str, Mapping[str, FieldType]] = {
             kind: {row.output: row.type for row in fields_of(kind) if "." not in row.output}
             for kind in TYPES
@@ -108,14 +110,20 @@ class Checker:
             if refusal is not None:
                 return refusal
         context = event.lens.context
+        if context is UNSET:
+            return None
+        text = bytes(context)
         # The events of a visit share their context, byte for byte.
-        if context is UNSET or context == self._good_context:
+        if text in self._good:
             return None
         try:
-            self._context.decode(context)
+            self._context.decode(text)
         except (msgspec.DecodeError, RecursionError):
             return self._check_context(event, context, trace)
-        self._good_context = context.copy()
+        if len(text) <= _REMEMBERED_SIZE:
+            if len(self._good) >= _REMEMBERED:
+                self._good.clear()
+            self._good.add(text)
         return None
 
     def _is_good_at_the_top(self, event: Event) -> bool:

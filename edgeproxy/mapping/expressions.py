@@ -156,11 +156,15 @@ class _Binder:
         return None if value is _ABSENT else value
 
     def _bind(self, wanted: "_Wanted | Path", read: _Read) -> Any:
-        if isinstance(wanted, dict):
-            bound = ((name, self._bind(inner, read)) for name, inner in wanted.items())
-            return {name: value for name, value in bound if value is not _ABSENT}
-        text = read(wanted)
-        return _ABSENT if text is None else self._convert(text)
+        if isinstance(wanted, tuple):
+            text = read(wanted)
+            return _ABSENT if text is None else self._convert(text)
+        found: dict[str, Any] = {}
+        for name, inner in wanted.items():
+            value = self._bind(inner, read)
+            if value is not _ABSENT:
+                found[name] = value
+        return found
 
     def _convert(self, text: Text) -> Any:
         self._left -= len(bytes(text))
@@ -171,7 +175,9 @@ class _Binder:
         except (msgspec.DecodeError, RecursionError) as error:
             raise Unfit("it reads a value that cannot be represented") from error
         kind = type(value)
-        return value if kind is str or kind is float or kind is bool else self._doubles(value)
+        if kind is float or kind is str or kind is bool:
+            return value
+        return self._doubles(value)
 
     def _doubles(self, value: Any) -> Any:
         """Whole numbers as doubles, on every level; long lists refused where they are iterated."""

@@ -1,9 +1,8 @@
 """One Python function for the simple rules of a plan, written when the plan is made.
 
-Most rules give one field of an object to another, perhaps with a default or a transform. Walking
+Most rules give one field of an object to another, perhaps with a default or a transform, or compute one. Walking
 over them as data costs more than what they do; written out as straight code, a rule whose input
-an event does not have costs one look into a dict. Rules that need more (conditions, expressions,
-arrays, one output inside another) are left to `applying`, which also says what both have to do:
+an event does not have costs one look into a dict. Rules that need more (conditions, arrays, one output inside another) are left to `applying`, which also says what both have to do:
 the tests hold the two to each other.
 
 The code holds no text of the settings but names as Python literals; everything else is in its
@@ -11,7 +10,7 @@ namespace.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import Raw
 
@@ -24,9 +23,19 @@ from edgeproxy.mapping.writing import rewrite
 
 __all__ = ["Generated", "generate"]
 
-#: Changes an event, or collects the edits that do; the last argument runs a transform, for a
-#: Ready and one of its inputs.
-Generated = Callable[[Event, View, Edits, Callable[..., Any]], None]
+
+class Work(Protocol):
+    """What the function asks for where a value has to be made."""
+
+    def transformed(self, ready: Ready, text: Raw, one: Input) -> Raw | None:
+        """What a rule's transforms make of a value; None where the field is left out."""
+
+    def computed(self, ready: Ready) -> Raw | None:
+        """What a rule's expression gives; None where the field is left out."""
+
+
+#: Changes an event, or collects the edits that do.
+Generated = Callable[[Event, View, Edits, Work], None]
 
 
 def generate(chains: Sequence[Chain]) -> tuple[Generated | None, tuple[Chain, ...]]:
@@ -50,7 +59,7 @@ def _is_simple(chain: Chain) -> bool:
     rule = chain[0].rule
     paths = (rule.output, *rule.inputs)
     names_only = all(isinstance(segment, str) for path in paths for segment in path)
-    return len(chain) == 1 and rule.when is None and rule.expr is None and names_only
+    return len(chain) == 1 and rule.when is None and names_only
 
 
 def _touched(chain: Chain) -> set[Path]:
@@ -95,6 +104,10 @@ class _Writer:
         if rule.value is not None:
             self._body.append(f"{put} = {self._constant(Raw(rule.value))}")
             return
+        if rule.expr is not None:
+            self._body.append(f"w = work.computed({self._constant(ready)})")
+            self._put_or_take("", ready, put)
+            return
         own = ""
         for number, one in enumerate(ready.inputs):
             indent = ""
@@ -113,11 +126,8 @@ class _Writer:
         rule = ready.rule
         self._body.append("if v is not None and v != NULL:")
         if rule.chain:
-            # What is left out is taken out, should it be there.
-            out = f"{self._take(rule.output)}[{rule.output[-1]!r}]"
-            self._body.append(f"    w = transform({self._constant(ready)}, v, i)")
-            self._body.append(f"    if w is None: {out} = None")
-            self._body.append(f"    else: {put} = w")
+            self._body.append(f"    w = work.transformed({self._constant(ready)}, v, i)")
+            self._put_or_take("    ", ready, put)
         elif not own:
             self._body.append(f"    {put} = v")
         elif len(ready.inputs) > 1:
@@ -129,6 +139,12 @@ class _Writer:
             self._body.append(f"    {there}{self._take(one.path)}[{one.last!r}] = None")
         if rule.default is not None:
             self._body.append(f"else: {put} = {self._constant(Raw(rule.default))}")
+
+    def _put_or_take(self, indent: str, ready: Ready, put: str) -> None:
+        """Put `w`; what is left out is taken out, should it be there."""
+        output = ready.rule.output
+        self._body.append(f"{indent}if w is None: {self._take(output)}[{output[-1]!r}] = None")
+        self._body.append(f"{indent}else: {put} = w")
 
     def _constant(self, value: object) -> str:
         name = f"c{len(self._names)}"
@@ -170,9 +186,7 @@ class _Writer:
         # Outer objects first, so that inner ones find their place in them. Nothing is in both.
         for path in sorted(touched, key=len):
             lines += self._collect(path, is_flat=path in flat)
-        source = "def run(event, view, edits, transform):\n" + "".join(
-            f"    {line}\n" for line in lines
-        )
+        source = "def run(event, view, edits, work):\n" + "".join(f"    {line}\n" for line in lines)
         exec(compile(source, "<mapping>", "exec"), self._names)  # noqa: S102 - see the module's docstring
         run: Generated = self._names["run"]
         return run

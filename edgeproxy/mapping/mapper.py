@@ -51,6 +51,7 @@ class Mapper:
         self._names = Names(mapping.events)
         self._checker = Checker(types, self.counters)
         self._twin: Mapper | None = None
+        self._has_rules = not mapping.is_empty
         self._plain = mapping.is_empty and not filters
         self._plans: dict[tuple[str, str, str], tuple[Plan, Pruner | None]] = {}
         self._found: dict[str, EventRule | None] = {}
@@ -73,7 +74,7 @@ class Mapper:
             verdict = judge(self._filters, event, source, view, self.counters, trace)
             if verdict is not None:
                 return verdict
-        if not self._mapping.is_empty:
+        if self._has_rules:
             self._map(event, source, view, trace)
         return self._checker.check(event, trace)
 

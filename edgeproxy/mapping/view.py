@@ -43,7 +43,7 @@ class View:
         self._event = event
         self._top: dict[str, Raw] | None = None
         self._objects: dict[Path, dict[str, Raw] | None] = {}
-        self._arrays: dict[Path, list[Raw] | None] = {}
+        self._arrays: dict[Path, list[Raw] | None] | None = None  # few mappings read any
 
     def top(self, key: str) -> Raw | None:
         """The JSON text of a top-level field; None if it is absent (null is given as it is)."""
@@ -72,7 +72,9 @@ class View:
 
     def elements(self, path: Path) -> list[Raw] | None:
         """The elements of the array at a path without `[]`; None if there is no array."""
-        if path in self._arrays:
+        if self._arrays is None:
+            self._arrays = {}
+        elif path in self._arrays:
             return self._arrays[path]
         text = self.text(path)
         found = self._arrays[path] = None if text is None else read_array(text)
