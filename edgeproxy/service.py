@@ -32,10 +32,10 @@ __all__ = ["Service", "run"]
 
 _log = structlog.get_logger("edgeproxy")
 
-#: Seconds that requests under way have to finish when the process stops; aiohttp may take it
-#: twice: once for the handlers, once to cancel them.
+#: Seconds that requests under way have to finish when the process stops.
 _REQUEST_SECONDS = 5.0
-_ADMIN_SECONDS = 1.0
+#: Seconds for handlers to end after that; aiohttp may take it twice, the second time to cancel them.
+_CLOSE_SECONDS = 0.5
 #: The same, and for batches under way, where another process takes over the socket: its clients
 #: wait for all of this.
 _HANDOVER_SECONDS = 0.5
@@ -199,7 +199,7 @@ async def start(
         server = ProxyServer(service.clients.handle)
         patience = _HANDOVER_SECONDS if sockets.are_handed_over else _REQUEST_SECONDS
         clients = Listener(
-            web.ServerRunner(server, shutdown_timeout=patience), sockets.clients, tls
+            web.ServerRunner(server, shutdown_timeout=_CLOSE_SECONDS), sockets.clients, tls
         )
         admin = Listener(_admin_runner(service), sockets.admin)
 
@@ -223,7 +223,7 @@ async def start(
                 yield service, stop_accepting
             finally:
                 await stop_accepting()
-                await server.let_finish()
+                await server.let_finish(patience)
                 await clients.close()
                 await _flush(service, hands_over=sockets.are_handed_over)
                 await admin.close()
@@ -313,7 +313,7 @@ def _admin_runner(service: Service) -> web.AppRunner:
         live=LiveFeed(service.intake.watch, now=now_ms),
         desk=Desk(service.buffer, service.rules, service.metrics, now=now_ms),
     )
-    return web.AppRunner(admin_app.application(), access_log=None, shutdown_timeout=_ADMIN_SECONDS)
+    return web.AppRunner(admin_app.application(), access_log=None, shutdown_timeout=_CLOSE_SECONDS)
 
 
 def _script() -> ScriptService | None:

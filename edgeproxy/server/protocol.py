@@ -44,25 +44,26 @@ class _Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._request_in_progress or self._messages or self._current_request is not None:
+        if self.is_answering:
             self.waiting_since = None
         elif data and self.waiting_since is None:
             self.waiting_since = time.monotonic()
 
     @property
-    def owes_an_answer(self) -> bool:
-        """A request is being answered or read, or the client has only just connected to send one."""
+    def is_answering(self) -> bool:
+        """A request is being read or answered."""
         return (
-            self._request_in_progress
-            or self._current_request is not None
-            or bool(self._messages)
-            or self._request_count == 0
-            or self.waiting_since is not None
+            self._request_in_progress or self._current_request is not None or bool(self._messages)
         )
+
+    @property
+    def owes_an_answer(self) -> bool:
+        """That, or the client has only just connected to send one, or has sent half its head."""
+        return self.is_answering or self._request_count == 0 or self.waiting_since is not None
 
     def is_overdue(self, now: float) -> bool:
         """Say whether the client has had long enough to ask for something."""
-        if self._request_in_progress or self._current_request is not None or self._messages:
+        if self.is_answering:
             return False
         return self.waiting_since is not None and now - self.waiting_since > self.head_timeout
 
@@ -113,21 +114,24 @@ class ProxyServer(web.Server):
             response.force_close()
         return response
 
-    async def let_finish(self) -> None:
+    async def let_finish(self, requests: float = 0.0) -> None:
         """Answer what connected clients have sent or are about to send; each answer is their last.
 
         Between a connection and its first request lies a round trip, and with TLS three: who closes
-        it then fails a request that was never late. Returns when nobody is owed an answer, and after
-        `Patience.last` in any case; what is under way goes on. Accept no more connections before.
+        it then fails a request that was never late. Returns when nobody is owed an answer; after
+        `Patience.last` only requests that have begun are waited for, for `requests` seconds in all:
+        once aiohttp shuts down it drops what is still on its way. Accept no more connections before.
         """
         self._ending = True
-        until = time.monotonic() + self._patience.last
-        while time.monotonic() < until and self._owes_answers():  # noqa: ASYNC110 - aiohttp tells of no request
+        started = time.monotonic()
+        while self._is_waited_for(time.monotonic() - started, requests):  # noqa: ASYNC110 - aiohttp tells of no request
             await asyncio.sleep(0.01)
 
-    def _owes_answers(self) -> bool:
-        connections = (each for each in self.connections if isinstance(each, _Connection))
-        return any(connection.owes_an_answer for connection in connections)
+    def _is_waited_for(self, waited: float, requests: float) -> bool:
+        connections = [each for each in self.connections if isinstance(each, _Connection)]
+        if waited < self._patience.last and any(each.owes_an_answer for each in connections):
+            return True
+        return waited < requests and any(each.is_answering for each in connections)
 
     async def sweep(self) -> None:
         """Close overdue connections until cancelled."""
