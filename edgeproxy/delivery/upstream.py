@@ -105,6 +105,10 @@ class Upstream:
         started = time.monotonic()
         try:
             session = self._session(destination.ca_file)
+        except OSError as error:
+            detail = f"[hightouch] ca_file cannot be used: {error}"
+            return Answer(None, "tls", detail, reached=False)
+        try:
             async with session.post(
                 f"{destination.endpoint}/v1/batch",
                 data=body,
@@ -176,7 +180,10 @@ def _failure(error: Exception) -> Answer:
             return Answer(None, "dns", str(error), reached=False)
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | ssl.SSLError():
             return Answer(None, "tls", str(error), reached=False)
-        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
+        case aiohttp.ClientHttpProxyError():  # its words hold the proxy's password
+            detail = f"the proxy answered {error.status} {error.message}"
+            return Answer(None, "proxy", detail, reached=False)
+        case aiohttp.ClientProxyConnectionError():
             return Answer(None, "proxy", str(error), reached=False)
         case aiohttp.ClientConnectorError():
             return Answer(None, "connect", str(error), reached=False)
