@@ -1,11 +1,12 @@
 """Purges and replays: changes that a person asks for, safe while events come and go."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
 import apsw
+from msgspec import Struct
 
 from edgeproxy.buffer import deadletters
 from edgeproxy.buffer.base import Claimed
@@ -15,11 +16,18 @@ from edgeproxy.buffer.health import Health
 from edgeproxy.buffer.ledger import Ledger
 from edgeproxy.buffer.rows import ROW_OVERHEAD, every_event
 
-__all__ = ["Erasing"]
+__all__ = ["Erasing", "Step"]
 
 _AT_A_TIME = 500
 
 T = TypeVar("T")
+
+
+class Step(Struct, frozen=True):
+    """One step of a purge."""
+
+    looked_at: int
+    removed: int
 
 
 class Erasing:
@@ -63,19 +71,27 @@ class Erasing:
         The user is an anonymousId or a userId. What is claimed at this moment may still be sent.
         """
         removed = 0
+        async for step in self.purge_events(user=user):
+            removed += step.removed
+        return Purged(removed, await self.purge_dead(DeadLetterFilter(user=user)))
+
+    async def purge_events(
+        self, *, source: str | None = None, user: str | None = None
+    ) -> AsyncGenerator[Step, None]:
+        """Remove the events of a source, of a user, or of a user in a source; step by step."""
         connection = self._reader()
         try:
-            for name in list(self._ledger().lanes):
-                found = (
-                    stored.event
-                    for stored in every_event(connection, name)
-                    if deadletters.is_of_user(stored.event.body, user)
-                )
-                while events := await asyncio.to_thread(_some, found):
-                    removed += await self._purge(name, events)
+            for name in [n for n in self._ledger().lanes if source in {None, n}]:
+                found = every_event(connection, name)
+                while stored := await asyncio.to_thread(_some, found):
+                    chosen = [
+                        one.event
+                        for one in stored
+                        if user is None or deadletters.is_of_user(one.event.body, user)
+                    ]
+                    yield Step(len(stored), await self._purge(name, chosen) if chosen else 0)
         finally:
             connection.close()
-        return Purged(removed, await self.purge_dead(DeadLetterFilter(user=user)))
 
     async def replay(self, moves: Sequence[Replayed]) -> int:
         """Turn dead letters into events again, all in one transaction; how many left.

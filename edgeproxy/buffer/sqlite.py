@@ -7,7 +7,7 @@ and failing disks), `opening` and `salvage` (damage), `erasing` (purges and repl
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 
 import apsw
@@ -25,7 +25,7 @@ from edgeproxy.buffer.base import (
 from edgeproxy.buffer.commit import Committer
 from edgeproxy.buffer.database import require_sqlite
 from edgeproxy.buffer.deadletters import DeadLetterFilter, Purged, Replayed
-from edgeproxy.buffer.erasing import Erasing
+from edgeproxy.buffer.erasing import Erasing, Step
 from edgeproxy.buffer.expiry import Expiry
 from edgeproxy.buffer.faults import BufferDamagedError, is_damage
 from edgeproxy.buffer.health import Health
@@ -300,6 +300,12 @@ class SqliteBuffer:
     async def purge_user(self, user: str) -> Purged:
         """See `Erasing.purge_user`."""
         return await self._erasing.purge_user(user)
+
+    def purge_events(
+        self, *, source: str | None = None, user: str | None = None
+    ) -> AsyncGenerator[Step, None]:
+        """See `Erasing.purge_events`."""
+        return self._erasing.purge_events(source=source, user=user)
 
     async def replay(self, moves: Sequence[Replayed]) -> int:
         """See `Erasing.replay`."""

@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 #: Seconds to wait for a process that is just ending.
 _PATIENCE = 10.0
+#: What the buffer would log is told by the commands; "error" leaves out what they ask for.
+_LOG = Log(level="error", format="text")
 
 
 def buffer_settings(config_path: Path | None, instance: int | None) -> Buffer:
@@ -48,6 +50,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises click.ClickException when there is no buffer, or another process holds it for 10 s.
     """
     _expect_buffer(folder)
+    logs.setup(_LOG)
     with asyncio.Runner() as runner:
         try:
             lock = Lock(folder)
@@ -110,7 +113,7 @@ def opened(settings: Buffer) -> Iterator[Stopped]:
     """
     folder = settings.path
     _expect_buffer(folder)
-    logs.setup(Log(level="error", format="text"))
+    logs.setup(_LOG)
     with asyncio.Runner() as runner:
         try:
             buffer = runner.run(_open(settings))
