@@ -194,7 +194,7 @@ def _overwritten(
         end = begin + len(value)
         if at < 0 or raw[begin - 1] != _COLON or not raw.startswith(value, begin):
             return None
-        if raw.find(name, end) >= 0 or (kind is Raw and name in value):
+        if raw.find(name, begin) >= 0:
             return None
         if text is not None:
             raw = b"%b%b%b" % (raw[:begin], text, raw[end:])
