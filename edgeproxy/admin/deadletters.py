@@ -175,7 +175,7 @@ class Desk:
             moves.append(move)
         left = await self._store.replay(moves)
         progress.done += len(chunk)
-        progress.moved += left - len(filtered)
+        progress.moved += max(left - len(filtered), 0)  # others may have taken some
         progress.filtered += len(filtered)
         for code in refused:
             progress.refused[code] = progress.refused.get(code, 0) + 1

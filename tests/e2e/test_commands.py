@@ -251,3 +251,36 @@ async def test_a_stopped_proxys_dead_letters_are_worked_on_in_its_files(
     async with open_stage(tmp_path, {}) as stage:
         await stage.until(lambda: len(stage.arrivals) == 699, "the replayed events")
     assert len(stage.sandbox.events) == 699
+
+
+async def test_a_running_proxys_buffer_is_left_alone(stage: Stage, edgeproxy: Commands):
+    began = time.monotonic()
+    output = await edgeproxy("buffer", "stats", expect=1)
+    assert "held by another process" in output
+    assert time.monotonic() - began < 14
+
+
+async def test_what_a_stopped_proxy_holds_can_be_exported_and_sent_again(
+    tmp_path: Path, edgeproxy: Commands
+):
+    nowhere = {"hightouch": {"endpoint": "http://127.0.0.1:9"}}
+    async with open_stage(tmp_path, nowhere) as stage:
+        await send(stage, *(event(number) for number in range(30)))
+    (stats,) = await edgeproxy.json("buffer", "stats")
+    assert [(lane["name"], lane["events"]) for lane in stats["lanes"]] == [("site", 30)]
+    assert "Every page and every checksum is right." in await edgeproxy("buffer", "check")
+    exported = tmp_path / "events.ndjson"
+    exported.write_text(await edgeproxy("buffer", "export"))
+    removed = await edgeproxy("buffer", "purge", "--source", "site", "--yes")
+    assert "Removed 30 events" in removed
+    async with open_stage(tmp_path, {}) as stage:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "edgeproxy", "load", stage.url, "--write-key", KEY),
+            *("--file", str(exported), "--json"),
+            env=environment(),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        await asyncio.wait_for(process.communicate(), 40)
+        assert process.returncode == 0
+        await stage.until(lambda: len(stage.arrivals) == 30, "the exported events")
+        assert set(stage.arrivals) == {f"m{number}" for number in range(30)}
