@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from msgspec import Raw
 
 from edgeproxy.events import Event
+from edgeproxy.mapping.collecting import put_in, take_out
 from edgeproxy.mapping.counters import Counters, Trace
 from edgeproxy.mapping.generated import generate
-from edgeproxy.mapping.objects import Edits, Text, edit, is_null
+from edgeproxy.mapping.objects import Edits, Text, is_null
 from edgeproxy.mapping.paths import EVERY, Path, show_path
 from edgeproxy.mapping.plan import Chain, Input, Ready
 from edgeproxy.mapping.rules import Rule
@@ -49,7 +50,7 @@ class Plan:
         for chain in rest:
             work.run(chain)
         for path in work.used:
-            _take_out(edits, path)
+            take_out(edits, path)
         if not edits:
             return
         failed: list[str] = []
@@ -92,7 +93,7 @@ class _Work:
         """An array that a rule cannot go through is not sent: the rule may be there to hide it."""
         for path in (ready.rule.output, *ready.rule.inputs):
             if EVERY in path:
-                _put_in(self.edits, path[: path.index(EVERY)], None)
+                put_in(self.edits, path[: path.index(EVERY)], None)
         self.leave_out(ready.key, ready.rule.name, reason)
 
     def _holds(self, rule: Rule, item: Text | None) -> bool:
@@ -119,7 +120,7 @@ class _Work:
             self._use(ready)
             rule = ready.rule
             if one.path != rule.output:
-                _put_in(self.edits, rule.output, text)
+                put_in(self.edits, rule.output, text)
             if self._trace is not None:
                 self._trace.add(ready.key, _verb(rule, one), rule.name, show_path(one.path))
             return
@@ -161,7 +162,7 @@ class _Work:
             self._write(ready.rule, place, text, _verb(ready.rule, one), one.path)
             return
         now = self.transformed(ready, text, one)
-        _put_in(self.edits, place, now)
+        put_in(self.edits, place, now)
         if self._trace is not None and now is not None:
             self._trace.add(show_path(place), "transformed", ready.rule.name, show_path(one.path))
 
@@ -181,7 +182,7 @@ class _Work:
 
     def _compute(self, ready: Ready, place: Path, item: Text | None) -> None:
         now = self.computed(ready, item)
-        _put_in(self.edits, place, now)
+        put_in(self.edits, place, now)
         if self._trace is not None and now is not None:
             self._trace.add(show_path(place), "computed", ready.rule.name)
 
@@ -265,7 +266,7 @@ class _Work:
     def _write(
         self, rule: Rule, place: Path, text: Text | None, did: str | None, path: Path | None = None
     ) -> None:
-        _put_in(self.edits, place, text)
+        put_in(self.edits, place, text)
         if self._trace is not None and did is not None:
             came = "" if path is None else show_path(path)
             self._trace.add(show_path(place), did, rule.name, came)
@@ -287,36 +288,3 @@ def _fill(path: Path, index: Index) -> Path:
     """A path with its `[]` replaced by places, from the left."""
     places: Iterator[int] = iter(index)
     return tuple([next(places) if segment is EVERY else segment for segment in path])
-
-
-def _put_in(edits: Edits, path: Path, text: Text | None) -> None:
-    level = edits
-    for at, segment in enumerate(path[:-1], 1):
-        assert segment is not EVERY  # noqa: S101 - places have been filled in
-        inner = level.get(segment, level)
-        if inner is level:
-            inner = level[segment] = {}
-        if not isinstance(inner, dict):
-            # An outer key was supplied as a whole: this one is written into it.
-            below: Edits = {}
-            _put_in(below, path[at:], text)
-            level[segment] = edit(inner, below)
-            return
-        level = inner
-    last = path[-1]
-    assert last is not EVERY  # noqa: S101 - as above
-    level[last] = text
-
-
-def _take_out(edits: Edits, path: Path) -> None:
-    """As `_put_in` with nothing, unless something was put there or around it."""
-    level = edits
-    for segment in path[:-1]:
-        assert segment is not EVERY  # noqa: S101 - as above
-        inner = level.setdefault(segment, {})
-        if not isinstance(inner, dict):
-            return
-        level = inner
-    last = path[-1]
-    assert last is not EVERY  # noqa: S101 - as above
-    level.setdefault(last, None)

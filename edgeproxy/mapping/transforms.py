@@ -6,7 +6,6 @@ entry of `TRANSFORMS`: its options with their kinds and defaults, and how it is 
 
 import hashlib
 import hmac
-import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
@@ -14,9 +13,10 @@ from typing import Any
 
 from msgspec import Struct
 
+from edgeproxy.mapping.privacy import e164, normalise, truncate_ip
 from edgeproxy.mapping.values import Number, Unfit, Value, as_text, decimal_of
 
-__all__ = ["DROPPED", "TRANSFORMS", "Chain", "Option", "Transform", "normalise", "run_chain"]
+__all__ = ["DROPPED", "TRANSFORMS", "Chain", "Option", "Transform", "run_chain"]
 
 Step = Callable[[Value], Value]
 Chain = tuple[Step, ...]
@@ -170,32 +170,6 @@ def _truncate_float(digits: int) -> Step:
 
 # --- privacy ---
 
-_NOT_DIGITS = re.compile(r"[\s().\-/]")
-_TRUNK = re.compile(r"\(0\)")
-
-
-def _e164(text: str) -> str:
-    number = text.strip()
-    if number.startswith("+"):
-        number = "+" + _NOT_DIGITS.sub("", _TRUNK.sub("", number[1:]))
-        if re.fullmatch(r"\+[1-9]\d{6,14}", number, re.ASCII):
-            return number
-    raise Unfit("it is not a phone number that begins with + and its country's code")
-
-
-def normalise(text: str) -> str:
-    """As advertisers expect a value before it is hashed: trimmed, lower case, phones as E.164.
-
-    A text that begins with + but is no phone number is only trimmed and lowered.
-    """
-    text = text.strip().lower()
-    if text.startswith("+"):
-        try:
-            return _e164(text)
-        except Unfit:
-            return text
-    return text
-
 
 def _digest(algorithm: str) -> Callable[..., Step]:
     def build(*, normalise: bool) -> Step:
@@ -250,18 +224,6 @@ def _mask(start: int, end: int, character: str) -> Step:
     return _texts(mask)
 
 
-def _truncate_ip(text: str) -> str:
-    try:
-        address = ipaddress.ip_address(text.strip())
-    except ValueError:
-        raise Unfit("it is not an IP address") from None
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(ipaddress.IPv4Network((int(address), 24), strict=False).network_address)
-    if address.ipv4_mapped is not None:
-        return _truncate_ip(str(address.ipv4_mapped))
-    return str(ipaddress.IPv6Network((int(address), 48), strict=False).network_address)
-
-
 def _plain(step: Step) -> Transform:
     return Transform(lambda: step)
 
@@ -292,7 +254,7 @@ TRANSFORMS: Mapping[str, Transform] = {
     ),
     "sha256": Transform(_digest("sha256"), _NORMALISE),
     "hmac_sha256": Transform(_hmac_sha256, _NORMALISE, keyed=True),
-    "e164": _plain(_texts(_e164)),
+    "e164": _plain(_texts(e164)),
     "drop": Transform(_drop),
     "mask": Transform(
         _mask,
@@ -302,5 +264,5 @@ TRANSFORMS: Mapping[str, Transform] = {
             "character": Option(str, default="*"),
         },
     ),
-    "truncate_ip": _plain(_texts(_truncate_ip)),
+    "truncate_ip": _plain(_texts(truncate_ip)),
 }
