@@ -37,8 +37,8 @@ def buffer() -> None:
     """Look after the buffer of a stopped proxy.
 
     Each command holds the folder's lock, so that no proxy starts on it meanwhile; while one runs,
-    it waits for at most 10 seconds and then ends with exit code 1. Called by root, it works as the
-    owner of the folder.
+    it waits for at most 10 seconds and then ends with exit code 1. Called by root, what it makes
+    belongs to the owner of the folder.
     """
 
 

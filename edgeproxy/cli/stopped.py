@@ -63,6 +63,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
+            _give_to_owner(folder)
             lock.release()
 
 
@@ -126,6 +127,7 @@ def opened(settings: Buffer) -> Iterator[Stopped]:
             yield stopped
         finally:
             runner.run(buffer.close())
+            _give_to_owner(folder)
 
 
 async def _open(settings: Buffer) -> SqliteBuffer:
@@ -142,16 +144,19 @@ def _expect_buffer(folder: Path) -> None:
             f"There is no buffer in {folder.resolve()}, which is [buffer] path; name the proxy's "
             "configuration with --config and its number with --instance."
         )
-    act_as_owner(folder)
 
 
-def act_as_owner(folder: Path) -> None:
-    """Go on as the owner of a folder, where root calls: its proxy must be able to read what is made."""
+def _give_to_owner(folder: Path) -> None:
+    """Where root called: what was made belongs to the folder's owner, as its proxy needs it.
+
+    (SQLite does the same with the files that it makes itself.)
+    """
+    if os.geteuid() != 0:
+        return
     owner = folder.stat()
-    if os.geteuid() == 0 and owner.st_uid != 0:
-        os.setgroups([])
-        os.setgid(owner.st_gid)
-        os.setuid(owner.st_uid)
+    for path in folder.iterdir():
+        if path.stat().st_uid != owner.st_uid:
+            os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _say_waiting(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -283,3 +284,14 @@ def test_a_buffer_of_a_newer_version_is_left_alone(folder: Folder):
         result = folder.run(command)
         assert result.exit_code == 1, command
         assert "newer edgeproxy" in result.output, command
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_makes_belongs_to_the_owner_of_the_folder(folder: Folder):
+    folder.fill()
+    folder.spoil_page()
+    for path in (folder.path, *folder.path.iterdir()):
+        os.chown(path, 12345, 12345)
+    folder.json("repair", "--yes")
+    folder.json("purge", "--user", "user-3", "--yes")
+    assert {path.stat().st_uid for path in folder.path.iterdir()} == {12345}

@@ -135,7 +135,9 @@ def test_a_replay_on_files_judges_by_the_configuration(folder: Folder):
     assert "Replayed 0 events." in result.output
     assert "Refused again, and kept with the new reason: 2 missing_event." in result.output
     with folder.config.open("a") as config:
-        config.write('[mapping.default]\nevent = {value = "Ping"}\n')
+        config.write(
+            '[mapping.default]\nevent = {value = "Ping"}\n[validation]\nmax_age = "9000d"\n'
+        )
     assert "Replayed 2 events." in folder.run("replay", "--yes").output
 
 
