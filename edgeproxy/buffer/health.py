@@ -59,14 +59,15 @@ class Health:
         if self.reason != was:
             _log.error("buffer_not_writable", reason=self.reason)
 
-    def recover(self, checkpoint: Callable[[], None]) -> None:
+    def recover(self, make_room: Callable[[], None]) -> None:
         """Try to get well; runs in the commit thread, between transactions.
 
-        Raises what `checkpoint` (a truncating one) raises: then everything stays as it is.
+        `make_room` does a truncating checkpoint, and gives back what is free. What it raises is
+        raised: then everything stays as it is.
         """
         if self._state == "full":
             self._reserve.give_up()
-        checkpoint()
+        make_room()
         if self._reserve.hold():
             self._state, self.reason = "well", None
             _log.info("buffer_writable_again")

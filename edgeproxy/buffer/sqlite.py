@@ -382,7 +382,7 @@ class SqliteBuffer:
                 self._cannot_read(None, error)
             self._expiry.tick()
         else:
-            self._committer.submit_alone(lambda: self._health.recover(self._upkeep.truncate))
+            self._committer.submit_alone(lambda: self._health.recover(self._upkeep.make_room))
         self._ticking = asyncio.get_running_loop().call_later(pause, self._tick)
 
     # --- damage -----------------------------------------------------------------------------------

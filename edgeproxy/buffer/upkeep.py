@@ -18,6 +18,8 @@ _log = structlog.get_logger("edgeproxy.buffer")
 
 _CHECKPOINT_PAGES = 256  # 4 MiB of WAL: then a checkpoint begins beside the commits
 _VACUUM_PAGES = 512  # given back at a time: 8 MiB
+_FULL_PAGES = 32  # likewise on a full disk: 512 KiB
+_FULL_STEPS = 64  # of those, before other work gets its turn
 _QUIET_COMMITS = 20  # between two tidyings: then nobody notices a checkpoint
 
 
@@ -90,6 +92,19 @@ class Upkeep:
         """Write the WAL back and empty it; between transactions only. Raises apsw.Error."""
         self._database.writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
+    def make_room(self) -> None:
+        """On a full disk: write the WAL back, and give back free pages a few at a time.
+
+        Giving back needs space itself, in the WAL, which is emptied after every step. Between
+        transactions only. Raises apsw.Error.
+        """
+        self.truncate()
+        for _ in range(_FULL_STEPS):
+            if not self._database.writer.pragma("freelist_count"):
+                return
+            self._vacuum(_FULL_PAGES)
+            self.truncate()
+
     def _alone(self, job: Callable[[], None]) -> None:
         def tell(done: asyncio.Future[None]) -> None:
             error = None if done.cancelled() else done.exception()
@@ -104,9 +119,9 @@ class Upkeep:
 
         self._committer.submit_alone(unless_busy).add_done_callback(tell)
 
-    def _vacuum(self) -> None:
+    def _vacuum(self, pages: int = _VACUUM_PAGES) -> None:
         # Every step gives back one page: the statement is run to its end.
-        statement = f"pragma incremental_vacuum({_VACUUM_PAGES})"
+        statement = f"pragma incremental_vacuum({pages})"
         self._database.writer.execute(statement).fetchall()
 
     @staticmethod
