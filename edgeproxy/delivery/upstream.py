@@ -29,7 +29,7 @@ _BODY_SECONDS = 2.0
 #: Seconds to wait for a connection (TCP and TLS); what fails here never reached Hightouch.
 _CONNECT_SECONDS = 10.0
 #: From this size on compressing leaves the loop: a thread costs less than what others would wait.
-_COMPRESS_IN_THREAD = 65_536
+_COMPRESS_IN_THREAD = 1_000_000
 
 
 class Destination(Struct, frozen=True):

@@ -169,13 +169,22 @@ def _too_deep() -> InvalidJSONError:
     return InvalidJSONError(f"nested deeper than {MAX_DEPTH}")
 
 
+_EVENT_DEPTH = MAX_DEPTH - 2  # within the envelope and its list
+_SHALLOW = 2 * _EVENT_DEPTH
+
+
 def _check_batch_depth(body: bytes, events: Sequence[bytes]) -> None:
-    around = len(body)
+    around = len(body) - len(events)
     for text in events:
-        around -= len(text) + 1
+        around -= len(text)
         # Brackets come in pairs: shorter text has too few.
-        if len(text) >= 2 * (MAX_DEPTH - 2):
-            _check_depth(text, MAX_DEPTH - 2)
+        # (Counted here, without a call: this is what every event costs.)
+        if (
+            len(text) >= _SHALLOW
+            and text.count(b"{") + text.count(b"[") > _EVENT_DEPTH
+            and _depth(text) > _EVENT_DEPTH
+        ):
+            raise _too_deep()
     if around >= 2 * MAX_DEPTH and _brackets(body) - sum(map(_brackets, events)) > MAX_DEPTH:
         _check_depth(body)
 

@@ -105,6 +105,9 @@ def spliced(text: bytes, added: Mapping[str, Raw | bytes]) -> bytes:
     return b"".join(parts)
 
 
+_NOTHING: dict[str, Any] = {}  # never written to
+
+
 class Event:
     """An event's bytes, its lens, and the top-level changes noted so far."""
 
@@ -118,24 +121,30 @@ class Event:
         """
         self.raw = raw
         self.lens = _look(raw)
-        self._added: dict[str, bytes] = {}
-        self._put: dict[str, bytes | None] = {}
-        self._was: dict[str, Any] = {}  # what the lens saw in the bytes, of fields put since
+        # None until there is something to note: of most events there is little.
+        self._added: dict[str, bytes] | None = None
+        self._put: dict[str, bytes | None] | None = None
+        self._was: dict[str, Any] = _NOTHING  # what the lens saw in the bytes, of fields put since
 
     def add(self, key: str, text: bytes) -> None:
         """Note a top-level field that the event does not have yet."""
-        self._added[key] = text
+        if self._added is None:
+            self._added = {key: text}
+        else:
+            self._added[key] = text
 
     def put(self, key: str, text: bytes | None) -> None:
         """Note a new value for a top-level field that the event has; None removes it."""
-        if key in self._added:
+        if self._added is not None and key in self._added:
             del self._added[key]
             if text is not None:
                 self._added[key] = text
-        else:
-            if key not in self._was:
-                self._was[key] = getattr(self.lens, key, UNSET)
-            self._put[key] = text
+            return
+        if self._put is None:
+            self._put, self._was = {}, {}
+        if key not in self._was:
+            self._was[key] = getattr(self.lens, key, UNSET)
+        self._put[key] = text
 
     def fields(self) -> dict[str, Raw]:
         """All top-level fields as JSON text, changes applied, in the order they will be sent."""
@@ -143,7 +152,7 @@ class Event:
         fields = _object.decode(self.raw)
         if self._added:
             fields = {key: Raw(text) for key, text in self._added.items()} | fields
-        for key, text in self._put.items():
+        for key, text in (self._put or _NOTHING).items():
             if text is None:
                 fields.pop(key, None)
             else:
@@ -157,9 +166,8 @@ class Event:
         }
         self.raw = _encode(texts)
         self.lens = _look(self.raw)
-        self._added = {}
-        self._put = {}
-        self._was = {}
+        self._added = self._put = None
+        self._was = _NOTHING
 
     def body(self) -> bytes:
         """The event as JSON text; the client's own bytes where nothing changed."""

@@ -7,6 +7,7 @@ written in front of it when it leaves, moved by the time that it spent here.
 import uuid
 import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -96,7 +97,9 @@ def normalise(raw: bytes, receipt: Receipt, *, is_utf8: bool = True) -> Event | 
     except (UndecodableError, UnicodeDecodeError) as error:
         return Refusal("invalid_event", f"the event cannot be decoded: {error}")
     lens = event.lens
-    _complete(event, lens, receipt)
+    # What is not empty is not missing: most events need no closer look.
+    if not lens.originalTimestamp or not lens.messageId:
+        _complete(event, lens, receipt)
     if receipt.type is not None and not lens.type and is_missing(lens.type):
         _set(event, "type", receipt.type)
     if lens.writeKey is not UNSET:
@@ -108,10 +111,9 @@ def normalise(raw: bytes, receipt: Receipt, *, is_utf8: bool = True) -> Event | 
 
 def _complete(event: Event, lens: Lens, receipt: Receipt) -> None:
     """Give an event what Hightouch needs and can be made up."""
-    # What is not empty is not missing: most fields need no closer look.
-    if not lens.originalTimestamp and is_missing(lens.originalTimestamp):
+    if is_missing(lens.originalTimestamp):
         _date(event, lens, receipt)
-    if not lens.messageId and is_missing(lens.messageId):
+    if is_missing(lens.messageId):
         _set(event, "messageId", str(uuid.uuid4()))
 
 
@@ -161,20 +163,30 @@ def _merge(own: bytes, around: bytes) -> bytes:
 
 def _stamp(context: bytes, receipt: Receipt) -> bytes:
     """Add the client's address and user agent where the sender is a user's own device."""
+    look = _seen_before if len(context) <= _REMEMBERED_SIZE else _look
+    lacks_ip, lacks_agent, is_client = look(context)
+    added: dict[str, Raw | bytes] = {}
+    if receipt.ip is not None and lacks_ip and (is_client or receipt.has_origin):
+        added["ip"] = _encode(receipt.ip)
+    if receipt.user_agent and receipt.has_origin and lacks_agent:
+        added["userAgent"] = _encode(receipt.user_agent)
+    return _filled(context, added)
+
+
+def _look(context: bytes) -> tuple[bool, bool, bool]:
+    """Whether a context lacks an address, lacks a user agent, and is of a client's library."""
     try:
         seen = _context_lens.decode(context)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return context  # holds what Python cannot represent: left exactly alone
-    added: dict[str, Raw | bytes] = {}
-    if receipt.ip is not None and is_missing(seen.ip):
-        name = seen.library.get("name") if isinstance(seen.library, dict) else None
-        if receipt.has_origin or (isinstance(name, str) and name in CLIENT_LIBRARIES):
-            added["ip"] = _encode(receipt.ip)
-    if receipt.user_agent and receipt.has_origin and is_missing(seen.userAgent):
-        added["userAgent"] = _encode(receipt.user_agent)
-    if seen.ip is UNSET and seen.userAgent is UNSET:
-        return spliced(context, added) if added else context
-    return _filled(context, added)
+        return False, False, False  # holds what Python cannot represent: left exactly alone
+    name = seen.library.get("name") if isinstance(seen.library, dict) else None
+    is_client = isinstance(name, str) and name in CLIENT_LIBRARIES
+    return is_missing(seen.ip), is_missing(seen.userAgent), is_client
+
+
+# The events of a visit, or of a server, share their context byte for byte.
+_REMEMBERED_SIZE = 4096
+_seen_before = lru_cache(maxsize=512)(_look)
 
 
 def _filled(text: bytes, added: Mapping[str, Raw | bytes]) -> bytes:
@@ -222,7 +234,8 @@ def seal(event: Event, receipt: Receipt, *, max_event: int, max_age: float) -> S
     refusal = _judge(lens)
     if refusal is not None:
         return refusal
-    _complete(event, lens, receipt)  # once more: a rule may have found nothing but ""
+    if not lens.originalTimestamp or not lens.messageId:
+        _complete(event, lens, receipt)  # once more: a rule may have found nothing but ""
     sent_at = None if lens.sentAt is UNSET else parse_time(lens.sentAt)
     if sent_at is None:
         sent_at = receipt.sent_at_ms
