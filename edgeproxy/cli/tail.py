@@ -95,7 +95,7 @@ def line(found: dict[str, Any]) -> str:
             f"{named:<32}",
             f"{user:<10}",
             click.style(_printable(found["messageId"])[:40], dim=True),
-            click.style(_printable(why), fg="red"),
+            click.style(_printable(why), fg="red") if why else "",
         )
     ).rstrip()
 

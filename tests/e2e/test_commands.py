@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import sys
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -114,6 +115,22 @@ async def first_line(stage: Stage, tail: asyncio.subprocess.Process) -> dict[str
         number += 1
         await asyncio.wait([reading], timeout=0.2)
     return json.loads(reading.result())
+
+
+async def test_systemd_hears_of_a_reload_by_command(
+    tmp_path: Path, edgeproxy: Commands, monkeypatch: pytest.MonkeyPatch
+):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        async with open_stage(tmp_path, {}):
+            assert systemd.recv(4096).startswith(b"READY=1")
+            edgeproxy.change("[buffer]", "[log]\nlevel = 'error'\n[buffer]")
+            (result,) = await edgeproxy.json("reload")
+            assert result["needs_restart"] == []
+            assert systemd.recv(4096).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+            assert systemd.recv(4096).startswith(b"READY=1")
 
 
 async def test_tail_shows_events_as_they_pass(stage: Stage, edgeproxy: Commands):
