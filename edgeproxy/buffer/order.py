@@ -118,7 +118,7 @@ class Order:
             if left:
                 self._held[event.user] = left
                 continue
-            del self._held[event.user]
+            self._held.pop(event.user)
             if event.user in self._passed:
                 self._read_again()
 

@@ -120,7 +120,10 @@ class Event:
             UndecodableError: not decodable; NotAnObjectError: decodable, but not an object.
         """
         self.raw = raw
-        self.lens = _look(raw)
+        try:
+            self.lens = _lens.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self.lens = _look(raw)
         # None until there is something to note: of most events there is little.
         self._added: dict[str, bytes] | None = None
         self._put: dict[str, bytes | None] | None = None

@@ -53,7 +53,9 @@ async def read_body(
         raise _too_large(max_size)
     content = request.content
     if content.is_eof():
-        body = await _read(content, max_size)
+        body = content.read_nowait()  # all of it is here, as it is for most requests
+        if len(body) > max_size:
+            raise _too_large(max_size)
     else:
         body = await _receive(request, max_size, timeout)
     encoding = request.headers.get("Content-Encoding")
