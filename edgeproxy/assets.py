@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property
 from importlib import resources
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,6 +21,11 @@ __all__ = ["Asset", "AssetsMissingError", "browser_sdk", "read"]
 
 BROWSER_SDK = "events.min.js"
 
+_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+}
 _REMEDY = (
     "this copy of edgeproxy was never built: the browser assets are missing. "
     "Run `pip install .` (or `pip install -e .`) in the checkout, or install a wheel."
@@ -41,7 +47,7 @@ class Asset(msgspec.Struct, frozen=True, dict=True):
     plain: bytes
     gzip: bytes
     brotli: bytes
-    content_type: str = "text/javascript; charset=utf-8"
+    content_type: str = _TYPES[".js"]
 
     @cached_property
     def etag(self) -> str:
@@ -69,6 +75,7 @@ def read(name: str) -> Asset:
         plain=_bytes(folder, name),
         gzip=_bytes(folder, f"{name}.gz"),
         brotli=_bytes(folder, f"{name}.br"),
+        content_type=_TYPES[PurePosixPath(name).suffix],
     )
 
 

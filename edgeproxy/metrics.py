@@ -1,11 +1,12 @@
 """Everything that is counted, by the names of the contract; totals for `/status` come from here."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from edgeproxy.events.verdicts import TYPES
 
@@ -84,6 +85,18 @@ class Metrics:
         self._purged = counter(
             "events_purged_total", "Events and dead letters that the operator removed.", "source"
         )
+        self._refused = counter("requests_refused_total", "Requests refused as a whole.", "code")
+        self._skewed = counter(
+            "events_skewed_total",
+            "Events from clients whose clock is off by more than five minutes.",
+            "source",
+        )
+        self._skew = Gauge(
+            "edgeproxy_client_clock_skew_seconds",
+            "How far ahead the clock was of the last client that was off by so much.",
+            ("source",),
+            registry=self.registry,
+        )
         self._attempts = counter(
             "delivery_attempts_total", "Batches sent, by what came of it.", "lane", "outcome"
         )
@@ -127,6 +140,15 @@ class Metrics:
         """Count events that arrived."""
         self._child(self._delivered, lane).inc(events)
 
+    def refused(self, code: str) -> None:
+        """Count a request that was refused as a whole."""
+        self._child(self._refused, code).inc()
+
+    def skewed(self, source: str, events: int, seconds: float) -> None:
+        """Count events of clients with a wrong clock; `seconds` is how far one of them is ahead."""
+        self._child(self._skewed, source).inc(events)
+        self._skew.labels(source).set(seconds)
+
     def expired(self, source: str, events: int) -> None:
         """Count what a limit removed."""
         self._child(self._expired, source).inc(events)
@@ -156,17 +178,49 @@ class Metrics:
             "purged": _sum(self._purged),
         }
 
+    def causes(self) -> dict[tuple[str, ...], float]:
+        """What was refused, set aside or wrongly dated so far: by what happened and its labels."""
+        found: dict[tuple[str, ...], float] = {}
+        for what, counter in (
+            ("quarantined", self._quarantined),
+            ("refused", self._refused),
+            ("skewed", self._skewed),
+        ):
+            for sample in _totals(counter):
+                found[what, *sample.labels.values()] = sample.value
+        return found
+
+    def clock_skews(self) -> dict[str, float]:
+        """By source: how many seconds ahead the clock was of the last client that was off."""
+        return {s.labels["source"]: s.value for m in self._skew.collect() for s in m.samples}
+
+    def times(self) -> dict[str, tuple[tuple[float, float], ...]]:
+        """Each histogram so far: upper bounds in seconds and how many were at most that."""
+        named = {
+            "answer": self.request_seconds,
+            "commit": self.commit_seconds,
+            "delivery": self.delivery_seconds,
+            "lag": self.delivery_lag_seconds,
+        }
+        return {
+            name: tuple(
+                (float(sample.labels["le"]), sample.value)
+                for metric in histogram.collect()
+                for sample in metric.samples
+                if sample.name.endswith("_bucket")
+            )
+            for name, histogram in named.items()
+        }
+
     def at_scrape(self, families: Callable[[], Iterable[Metric]]) -> None:
         """Read further metrics when somebody asks for them."""
         self.registry.register(_AtScrape(families))
 
 
 def _sum(counter: Counter) -> int:
-    return int(
-        sum(
-            sample.value
-            for metric in counter.collect()
-            for sample in metric.samples
-            if sample.name.endswith("_total")
-        )
-    )
+    return int(sum(sample.value for sample in _totals(counter)))
+
+
+def _totals(counter: Counter) -> Iterator[Sample]:
+    for metric in counter.collect():
+        yield from (sample for sample in metric.samples if sample.name.endswith("_total"))

@@ -15,6 +15,7 @@ from edgeproxy import __version__, assets, logs, systemd
 from edgeproxy.admin.app import AdminApp
 from edgeproxy.admin.deadletters import Desk
 from edgeproxy.admin.live import LiveFeed
+from edgeproxy.admin.page import Page
 from edgeproxy.buffer.sqlite import SqliteBuffer
 from edgeproxy.config import ConfigError, Settings, Validation
 from edgeproxy.delivery.flusher import Flusher
@@ -22,6 +23,7 @@ from edgeproxy.delivery.upstream import Upstream
 from edgeproxy.listening import Listener, Sockets, tls_context
 from edgeproxy.mapping import Mapper, compile_settings
 from edgeproxy.metrics import Metrics, gauge, mapping_families
+from edgeproxy.operating import operators_page
 from edgeproxy.reloading import needs_restart
 from edgeproxy.server.app import ClientApp
 from edgeproxy.server.intake import Intake
@@ -157,6 +159,7 @@ class Service:
         )
         self.clients.configure(settings)
         self.flusher.configure(settings)
+        self.buffer.limit_dead(settings.dead_letters.max_age, settings.dead_letters.max_size)
         if settings.log != before.log:
             logs.setup(settings.log)
         _log.info("reloaded", mapping_revision=mapper.revision, needs_restart=restart)
@@ -187,8 +190,10 @@ async def start(
             max_size=settings.buffer.max_size,
             durable=settings.buffer.durability == "fsync",
             on_commit=metrics.commit_seconds.observe,
+            on_expired=metrics.expired,
         )
         opened.push_async_callback(buffer.close)
+        buffer.limit_dead(settings.dead_letters.max_age, settings.dead_letters.max_size)
         upstream = Upstream(
             timeout=settings.flush.timeout,
             compression=settings.flush.compression,
@@ -201,7 +206,8 @@ async def start(
         clients = Listener(
             web.ServerRunner(server, shutdown_timeout=_CLOSE_SECONDS), sockets.clients, tls
         )
-        admin = Listener(_admin_runner(service), sockets.admin)
+        page = operators_page(service, now_ms)
+        admin = Listener(_admin_runner(service, page), sockets.admin)
 
         async def stop_accepting() -> None:
             service.is_stopping = True
@@ -212,6 +218,7 @@ async def start(
                 group.create_task(buffer.watch(), name="buffer"),
                 group.create_task(service.flusher.run(), name="flusher"),
                 group.create_task(server.sweep(), name="sweep"),
+                group.create_task(page.history.run(), name="history"),
             ]
             try:
                 await admin.open()
@@ -303,15 +310,21 @@ async def _feed_watchdog(notifier: systemd.Notifier) -> None:
         await asyncio.sleep(interval)
 
 
-def _admin_runner(service: Service) -> web.AppRunner:
+def _admin_runner(service: Service, page: Page) -> web.AppRunner:
     admin_app = AdminApp(
         service.settings.admin,
         service.metrics,
         status=service.status,
         not_ready=service.not_ready,
         reload=service.reload,
-        live=LiveFeed(service.intake.watch, now=now_ms),
+        live=LiveFeed(
+            service.intake.watch,
+            now=now_ms,
+            watch_attempts=service.flusher.watch,
+            journeys=page.journeys,
+        ),
         desk=Desk(service.buffer, service.rules, service.metrics, now=now_ms),
+        page=page,
     )
     return web.AppRunner(admin_app.application(), access_log=None, shutdown_timeout=_CLOSE_SECONDS)
 

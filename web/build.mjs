@@ -4,6 +4,7 @@
 // copy beside it, so that nothing is compressed while serving. The licences of whatever ended up in
 // a bundle go into THIRD_PARTY_LICENSES.txt; a package without one stops the build.
 import { build } from 'esbuild'
+import { createHash } from 'node:crypto'
 import { mkdir, readFile, readdir, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -13,18 +14,24 @@ const here = path.dirname(fileURLToPath(import.meta.url))
 const root = path.dirname(here)
 const out = path.resolve(process.argv[2])
 
+const versions = {}
 const bundles = [
   { entry: 'sdk/events.js', file: 'events.min.js', package: '@ht-sdks/events-sdk-js-browser' },
+  { entry: 'admin/main.jsx', file: 'admin.js', target: 'es2022' }, // and admin.css, which it imports
+  { entry: 'admin/admin.html', file: 'admin.html' },
 ]
 
-async function bundle({ entry, file }) {
+async function bundle({ entry, file, package: name, target = 'es2017' }) {
   const result = await build({
     absWorkingDir: root,
     entryPoints: [path.join(here, entry)],
     bundle: true,
     minify: true,
     format: 'iife',
-    target: 'es2017',
+    target,
+    jsx: 'automatic',
+    jsxImportSource: 'preact',
+    loader: { '.html': 'copy' },
     legalComments: 'none',
     define: { 'process.env.NODE_ENV': '"production"' },
     outfile: path.join(out, file),
@@ -32,16 +39,25 @@ async function bundle({ entry, file }) {
     write: false,
     logLevel: 'warning',
   })
-  for (const { path: target, contents } of result.outputFiles) {
-    await writeFile(target, contents)
-    await writeFile(`${target}.gz`, gzipSync(contents, { level: 9 }))
+  for (const { path: place, contents } of result.outputFiles) {
+    // Ours have no version: what is in them says whether they changed.
+    versions[path.basename(place)] = name ? await version(name) : digest(contents)
+    await writeFile(place, contents)
+    await writeFile(`${place}.gz`, gzipSync(contents, { level: 9 }))
     await writeFile(
-      `${target}.br`,
+      `${place}.br`,
       brotliCompressSync(contents, { params: { [constants.BROTLI_PARAM_QUALITY]: 11 } }),
     )
   }
   return Object.keys(result.metafile.inputs)
 }
+
+async function version(name) {
+  const about = path.join(root, 'node_modules', name, 'package.json')
+  return JSON.parse(await readFile(about, 'utf8')).version
+}
+
+const digest = (contents) => createHash('sha256').update(contents).digest('hex').slice(0, 12)
 
 function packageFolder(input) {
   const found = /^(.*node_modules\/(?:@[^/]+\/)?[^/]+)\//.exec(input)
@@ -71,9 +87,4 @@ await writeFile(
   licences.join(`\n${'-'.repeat(78)}\n\n`),
 )
 
-const versions = {}
-for (const { file, package: name } of bundles) {
-  const about = path.join(root, 'node_modules', name, 'package.json')
-  versions[file] = JSON.parse(await readFile(about, 'utf8')).version
-}
 await writeFile(path.join(out, 'versions.json'), `${JSON.stringify(versions)}\n`)

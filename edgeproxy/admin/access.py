@@ -9,7 +9,7 @@ and `Sec-Fetch-Site` (Fetch Metadata, w3.org/TR/fetch-metadata).
 import hmac
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ import structlog
 from aiohttp import web
 
 from edgeproxy.admin.answers import refused
+from edgeproxy.admin.session import Session
 
 __all__ = ["Guard", "Tries"]
 
@@ -58,10 +59,17 @@ class Tries:
 class Guard:
     """The check before every handler of the admin listener."""
 
-    def __init__(self, token: str, tries: Tries | None = None) -> None:
-        """Guard with a token; an empty one lets in whoever is on this machine."""
+    def __init__(
+        self, token: str, tries: Tries | None = None, *, open_paths: Collection[str] = ()
+    ) -> None:
+        """Guard with a token; an empty one lets in whoever is on this machine.
+
+        `open_paths` need no token: the page's files and its login.
+        """
         self._token = token.encode()
-        self._tries = tries or Tries()
+        self.tries = tries or Tries()
+        self.session = Session(token)
+        self._open = frozenset(open_paths)
 
     @web.middleware
     async def middleware(
@@ -86,11 +94,15 @@ class Guard:
                 )
         if not _is_own_page(request):
             return refused(403, "wrong_origin", "pages of other sites may not ask this")
-        return self._judge_token(request) if self._token else None
+        if not self._token or request.path in self._open:
+            return None
+        if self.session.is_good(request.cookies.get(self.session.name, "")):
+            return None
+        return self._judge_token(request)
 
     def _judge_token(self, request: web.Request) -> web.Response | None:
         address = request.remote or ""
-        wait = self._tries.wait(address)
+        wait = self.tries.wait(address)
         if wait > 0:
             answer = refused(429, "too_many_tries", "too many wrong tokens; wait and try again")
             answer.headers["Retry-After"] = str(int(wait) + 1)
@@ -100,8 +112,8 @@ class Guard:
         if hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._token):
             return None
         if given:  # none at all is no guess
-            self._tries.failed(address)
-            if self._tries.wait(address) > 0:
+            self.tries.failed(address)
+            if self.tries.wait(address) > 0:
                 _log.warning("admin_tokens_refused", address=address, tries=TRIES)
         answer = refused(401, "unauthorized", "send Authorization: Bearer <[admin] token>")
         answer.headers["WWW-Authenticate"] = 'Bearer realm="edgeproxy"'

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -12,6 +13,7 @@ from edgeproxy.admin.answers import NO_STORE, json_answer, refused
 from edgeproxy.admin.deadletter_routes import DeadLetterRoutes
 from edgeproxy.admin.deadletters import Desk
 from edgeproxy.admin.live import LiveFeed, TooManyError, Wanted
+from edgeproxy.admin.page import OPEN_PATHS, Page
 from edgeproxy.admin.reasons import meaning
 from edgeproxy.config import Admin
 from edgeproxy.metrics import Metrics
@@ -32,6 +34,7 @@ class AdminApp:
         reload: Callable[[], Awaitable[dict[str, object]]],
         live: LiveFeed,
         desk: Desk,
+        page: Page | None = None,
     ) -> None:
         """Take what it shows.
 
@@ -41,8 +44,10 @@ class AdminApp:
             reload: apply a changed configuration; what was applied or refused.
             live: events as they pass; closed at shutdown.
             desk: where dead letters are worked on.
+            page: the operators' page.
         """
-        self._guard = Guard(settings.token)
+        self._guard = Guard(settings.token, open_paths=() if page is None else OPEN_PATHS)
+        self._page = page
         self._metrics = metrics
         self._status = status
         self._not_ready = not_ready
@@ -60,6 +65,8 @@ class AdminApp:
         app.router.add_post("/api/reload", self._do_reload)
         app.router.add_get("/api/live", self._stream_live)
         self._dead_letters.add_to(app)
+        if self._page is not None:
+            self._page.add_to(app, self._guard, self._status_document)
         app.on_shutdown.append(self._close)
         return app
 
@@ -80,12 +87,15 @@ class AdminApp:
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST, **NO_STORE})
 
     async def _show_status(self, _request: web.Request) -> web.Response:
-        status = msgspec.to_builtins(self._status())
+        return json_answer(self._status_document())
+
+    def _status_document(self) -> dict[str, Any]:
+        status: dict[str, Any] = msgspec.to_builtins(self._status())
         for lane in status["lanes"]:
             found = meaning(lane["reason"]) if lane["reason"] else None
             lane["words"] = found.words if found else ""
             lane["remedy"] = found.remedy if found else ""
-        return json_answer({**status, "not_ready": self._not_ready()})
+        return {**status, "not_ready": self._not_ready()}
 
     async def _do_reload(self, _request: web.Request) -> web.Response:
         result = await self._reload()

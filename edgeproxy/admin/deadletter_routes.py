@@ -21,12 +21,16 @@ class _Listing(Struct, forbid_unknown_fields=True):
     since: int | None = None
     user: str | None = None
     id: str | None = None
+    type: str | None = None
+    event: str | None = None
     limit: int | None = None
     bodies: bool = False
     newest_first: bool = False
 
     def chosen(self) -> DeadLetterFilter:
-        return DeadLetterFilter(self.code, self.source, self.since, self.user, self.id)
+        return DeadLetterFilter(
+            self.code, self.source, self.since, self.user, self.id, self.type, self.event
+        )
 
 
 class DeadLetterRoutes:

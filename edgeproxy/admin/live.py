@@ -8,12 +8,14 @@ task, for at most SHOWN a second. What is left out is counted, and said once a s
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from edgeproxy.admin.journeys import Attempted, Journeys
 from edgeproxy.admin.masking import masked, pseudonym
 from edgeproxy.events.seen import Seen
 
@@ -23,9 +25,11 @@ LOOKS = 2_000
 SHOWN = 200
 QUEUE_BYTES = 8_000_000
 _WATCHERS = 16
+_TOLD = 256  # batches that wait to be told of
 _PULSE_SECONDS = 1.0
 
 Watch = Callable[[Callable[[str, Sequence[Seen]], None]], Callable[[], None]]
+WatchAttempts = Callable[[Callable[[Attempted], None]], Callable[[], None]]
 
 
 class TooManyError(Exception):
@@ -46,6 +50,10 @@ class Wanted(Struct, frozen=True, forbid_unknown_fields=True):
     bodies: bool = False
     values: bool = False
     """False masks values: bodies show the type of each, users a pseudonym."""
+    text: str | None = None
+    """Part of the event's JSON text, in any case."""
+    journeys: bool = False
+    """Number the events, so that each one's journey can be asked for, and tell of their batches."""
 
     def may_fit(self, source: str, seen: Seen) -> bool:
         """Whether an event fits, as far as that can be told without decoding it."""
@@ -55,8 +63,10 @@ class Wanted(Struct, frozen=True, forbid_unknown_fields=True):
             and self.verdict in {None, seen.verdict, seen.code}
         )
 
-    def fits(self, fields: dict[str, Any]) -> bool:
+    def fits(self, fields: dict[str, Any], body: bytes) -> bool:
         """Whether a decoded event fits, too."""
+        if self.text is not None and self.text.lower().encode() not in body.lower():
+            return False
         if self.event is not None and self.event.lower() not in _name(fields).lower():
             return False
         ids = (fields.get(key) for key in ("anonymousId", "userId", "previousId"))
@@ -73,12 +83,21 @@ class _Waiting(Struct):
 class LiveFeed:
     """Gives everybody who watches a stream of JSON lines."""
 
-    def __init__(self, watch: Watch, *, now: Callable[[], int]) -> None:
-        """`watch` is the intake's; `now` gives ms since 1970."""
+    def __init__(
+        self,
+        watch: Watch,
+        *,
+        now: Callable[[], int],
+        watch_attempts: WatchAttempts | None = None,
+        journeys: Journeys | None = None,
+    ) -> None:
+        """`watch` is the intake's, `watch_attempts` delivery's; `now` gives ms since 1970."""
         self._watch = watch
+        self._watch_attempts = watch_attempts
+        self._journeys = journeys
         self._now = now
         self._watching: set[_Watcher] = set()
-        self._unwatch: Callable[[], None] | None = None
+        self._unwatch: list[Callable[[], None]] = []
 
     async def lines(self, wanted: Wanted) -> AsyncGenerator[bytes, None]:
         """One JSON object a line: events, and every second a pulse with counts. Ends on `close`.
@@ -87,18 +106,23 @@ class LiveFeed:
         """
         if len(self._watching) >= _WATCHERS:
             raise TooManyError
-        watcher = _Watcher(wanted)
+        watcher = _Watcher(wanted, self._journeys if wanted.journeys else None)
         self._watching.add(watcher)
-        if self._unwatch is None:
-            self._unwatch = self._watch(self._hear)
+        if not self._unwatch:
+            self._unwatch.append(self._watch(self._hear))
+            if self._watch_attempts is not None:
+                self._unwatch.append(self._watch_attempts(self._hear_attempt))
         try:
             async for line in watcher.lines():
                 yield line
         finally:
             self._watching.discard(watcher)
-            if not self._watching and self._unwatch is not None:
-                self._unwatch()
-                self._unwatch = None
+            if not self._watching:
+                for unwatch in self._unwatch:
+                    unwatch()
+                self._unwatch.clear()
+                if self._journeys is not None:
+                    self._journeys.forget()
 
     def close(self) -> None:
         """End every stream."""
@@ -110,12 +134,23 @@ class LiveFeed:
         for watcher in self._watching:
             watcher.hear(source, events, now)
 
+    def _hear_attempt(self, attempt: Attempted) -> None:
+        if self._journeys is None or not any(w.wants_journeys for w in self._watching):
+            return
+        told = self._journeys.attempted(attempt)
+        if told is not None:
+            line = msgspec.json.encode(told) + b"\n"
+            for watcher in self._watching:
+                watcher.tell(line)
+
 
 class _Watcher:
     """One who watches: what waits to be shown to them, and what they missed."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: Wanted, journeys: Journeys | None) -> None:
         self._wanted = wanted
+        self._journeys = journeys
+        self._told: deque[bytes] = deque(maxlen=_TOLD)
         self._waiting: list[_Waiting] = []
         self._bytes = 0
         self._wake = asyncio.Event()
@@ -143,6 +178,17 @@ class _Watcher:
         if self._waiting:
             self._wake.set()
 
+    @property
+    def wants_journeys(self) -> bool:
+        """Whether they want to hear of batches."""
+        return self._journeys is not None
+
+    def tell(self, line: bytes) -> None:
+        """Pass on a line about events that were shown."""
+        if self._journeys is not None:
+            self._told.append(line)
+            self._wake.set()
+
     def close(self) -> None:
         """End `lines`."""
         self._closed = True
@@ -158,6 +204,8 @@ class _Watcher:
                 line = self._line(item)
                 if line is not None:
                     yield line
+            while self._told:
+                yield self._told.popleft()
             rest = self._pulse_at + _PULSE_SECONDS - time.monotonic()
             if rest <= 0:
                 yield self._pulse()
@@ -171,13 +219,16 @@ class _Watcher:
 
     def _line(self, item: _Waiting) -> bytes | None:
         fields = _fields(item.body)
-        if not self._wanted.fits(fields):
+        if not self._wanted.fits(fields, item.body):
             return None
         if self._shown >= SHOWN:
             self._skipped += 1
             return None
         self._shown += 1
-        return msgspec.json.encode(_told(item, fields, self._wanted)) + b"\n"
+        told = _told(item, fields, self._wanted)
+        if self._journeys is not None:
+            told["id"] = self._journeys.keep(item.source, item.seen, item.at)
+        return msgspec.json.encode(told) + b"\n"
 
     def _pulse(self) -> bytes:
         line = msgspec.json.encode(
@@ -208,6 +259,7 @@ def _told(item: _Waiting, fields: dict[str, Any], wanted: Wanted) -> dict[str, o
         "user": None if user is None else str(user) if wanted.values else pseudonym(user),
         "messageId": seen.message_id,
         "bytes": len(item.body),
+        "library": _library(fields),
     }
     if not wanted.bodies:
         return told
@@ -230,6 +282,14 @@ def _fields(body: bytes) -> dict[str, Any]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _library(fields: dict[str, Any]) -> str:
+    """The SDK that made the event, as it calls itself."""
+    context = fields.get("context")
+    library = context.get("library") if isinstance(context, dict) else None
+    name = library.get("name") if isinstance(library, dict) else None
+    return name[:80] if isinstance(name, str) else ""
 
 
 def _name(fields: dict[str, Any]) -> str:

@@ -32,9 +32,12 @@ __all__ = [
     "newest",
     "oldest",
     "refuse_again",
+    "type_and_name",
 ]
 
 _PAGE_ROWS = 200  # at most 20 MB where every body is as large as it may be
+
+_NAME = 200  # characters of a name that are looked at
 
 _OVERHEAD = 256  # bytes of a letter beside what a client sent
 SIZE = f"length(body) + length(receipt) + {_OVERHEAD}"
@@ -54,6 +57,22 @@ class DeadLetterFilter(Struct, frozen=True, forbid_unknown_fields=True):
     since: int | None = None  # ms since 1970: died then or later
     user: str | None = None  # the event's anonymousId, userId or previousId
     id: str | None = None  # the dead letter's number, or the event's messageId
+    type: str | None = None  # as `type_and_name` has it; empty for none that can be read
+    event: str | None = None  # likewise
+
+    @property
+    def looks_inside(self) -> bool:
+        """Whether each letter's event must be read to tell."""
+        return (self.user, self.type, self.event) != (None, None, None)
+
+    def fits(self, body: bytes) -> bool:
+        """Whether what is inside a letter fits; the rest is the database's to tell."""
+        if self.user is not None and not is_of_user(body, self.user):
+            return False
+        if self.type is None and self.event is None:
+            return True
+        type_, event = type_and_name(body)
+        return self.type in {None, type_} and self.event in {None, event}
 
 
 class StoredDeadLetter(Struct):
@@ -108,9 +127,29 @@ def is_of_user(body: bytes, user: str) -> bool:
     return any(id_ is not None and str(id_) == user for id_ in ids)
 
 
+class _Named(Struct):
+    type: Any = None
+    event: Any = None
+    name: Any = None
+
+
+_named = msgspec.json.Decoder(_Named)
+
+
+def type_and_name(body: bytes) -> tuple[str, str]:
+    """An event's type, and its `event` or `name`, shortened; empty where there is none."""
+    try:
+        found = _named.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return "", ""
+    names = [name for name in (found.event, found.name) if isinstance(name, str) and name]
+    type_ = found.type if isinstance(found.type, str) else ""
+    return type_[:_NAME], names[0][:_NAME] if names else ""
+
+
 def count(connection: apsw.Connection, chosen: DeadLetterFilter) -> int:
-    """How many dead letters a filter fits. Reads each one where the filter names a user."""
-    if chosen.user is not None:
+    """How many dead letters a filter fits. Reads each one where the filter looks inside."""
+    if chosen.looks_inside:
         return sum(1 for _ in iterate(connection, chosen))
     where, values = _where(chosen)
     row = connection.execute(f"select count(*) from dead_letters where {where}", values).fetchone()  # noqa: S608
@@ -134,7 +173,7 @@ def iterate(
     while rows := connection.execute(statement, (last, *values)).fetchall():
         for row in rows:
             stored = _from_row(row)
-            if chosen.user is None or is_of_user(stored.letter.body, chosen.user):
+            if not chosen.looks_inside or chosen.fits(stored.letter.body):
                 yield stored
         last = cast("int", rows[-1][0])
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from edgeproxy.buffer.base import Buffer
 from edgeproxy.config import Settings
-from edgeproxy.delivery.lane import Lane, LaneStatus
+from edgeproxy.delivery.lane import Attempt, Lane, LaneStatus
 from edgeproxy.delivery.upstream import Upstream
 from edgeproxy.metrics import Metrics
 
@@ -33,6 +33,7 @@ class Flusher:
         self._lanes: dict[str, Lane] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
+        self._watchers: list[Callable[[Attempt], None]] = []
         self._end: Callable[[Lane], None] = lambda _: None
         buffer.on_append(self._wake)
 
@@ -45,6 +46,18 @@ class Flusher:
             self._lane(name)
         for lane in self._lanes.values():
             lane.configure(settings)
+
+    def watch(self, watcher: Callable[[Attempt], None]) -> Callable[[], None]:
+        """Call with each batch that was answered, on the loop; gives a function that ends it.
+
+        The call must be quick and must not raise.
+        """
+        self._watchers.append(watcher)
+        return lambda: self._watchers.remove(watcher)
+
+    def _attempted(self, attempt: Attempt) -> None:
+        for watcher in tuple(self._watchers):
+            watcher(attempt)
 
     async def run(self) -> None:
         """Deliver until cancelled. An error in any lane ends all."""
@@ -94,6 +107,7 @@ class Flusher:
                 self._metrics,
                 now=self._now,
                 revision=self._revision,
+                attempted=self._attempted,
             )
             lane.configure(self._settings)
             self._end(lane)

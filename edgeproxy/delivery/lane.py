@@ -17,7 +17,7 @@ from edgeproxy.delivery.settling import BUFFER_PAUSE, Settling
 from edgeproxy.delivery.upstream import EVENT_OVERHEAD, Destination, Upstream, envelope_overhead
 from edgeproxy.metrics import Metrics
 
-__all__ = ["Lane", "LaneStatus"]
+__all__ = ["Attempt", "Lane", "LaneStatus"]
 
 _log = structlog.get_logger("edgeproxy.delivery")
 
@@ -44,6 +44,16 @@ class LaneStatus(Struct):
     next_attempt_seconds: float | None
 
 
+class Attempt(Struct, frozen=True):
+    """One batch that was sent, and what came back: for whoever watches."""
+
+    lane: str
+    at: int  # ms since 1970, when it was answered
+    seconds: float
+    events: list[Claimed]
+    outcome: Outcome
+
+
 class Lane:
     """Runs until cancelled or drained; what is claimed then is released."""
 
@@ -57,6 +67,7 @@ class Lane:
         now: Callable[[], int],
         revision: Callable[[], str],
         chance: Callable[[], float] = _system_chance,
+        attempted: Callable[[Attempt], None] = lambda _: None,
     ) -> None:
         """Take what it works with; `configure` must be called before `run`.
 
@@ -64,6 +75,7 @@ class Lane:
             now: ms since 1970. Pauses are measured by the loop's clock, which never steps.
             revision: of the mapping in force, for dead letters.
             chance: numbers from 0 to 1, for the jitter.
+            attempted: told of each batch that was answered; must be quick and must not raise.
         """
         self.name = name
         self._buffer = buffer
@@ -71,6 +83,7 @@ class Lane:
         self._metrics = metrics
         self._now = now
         self._chance = chance
+        self._attempted = attempted
         self._clock = asyncio.get_running_loop().time
         self._settling = Settling(name, buffer, metrics, now=now, revision=revision)
         self._wake = asyncio.Event()
@@ -285,6 +298,7 @@ class Lane:
         self._metrics.delivery_seconds.observe(seconds)
         self._metrics.attempted(self.name, outcome.verdict)
         self._report(len(events), outcome, seconds, was)
+        self._attempted(Attempt(self.name, self._now(), seconds, events, outcome))
         self._wake.set()  # the next may go while this one is settled
         if step.ack:
             await self._settling.delivered(events)

@@ -26,6 +26,7 @@ from edgeproxy.server.answers import RefusedError
 from edgeproxy.server.bodies import BODY_TIMEOUT, read_body
 from edgeproxy.server.cookies import CookieService
 from edgeproxy.server.intake import Intake, Taken
+from edgeproxy.server.refusals import Refusals
 from edgeproxy.server.routes import Route, route
 from edgeproxy.server.script import ScriptService
 from edgeproxy.server.sources import Sources
@@ -76,6 +77,7 @@ class ClientApp:
         self._opening = asyncio.Semaphore(_MOST_OPENING)
         self._now = now
         self._full_logged = 0.0
+        self.refusals = Refusals()
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
@@ -92,6 +94,8 @@ class ClientApp:
         except RefusedError as refused:
             response = answers.error(refused.status, refused.code, refused.message)
             response.headers.update(refused.headers)
+            self._metrics.refused(refused.code)
+            self.refusals.note(refused.code, request, self._now())
             if refused.status in {403, 408, 503}:
                 origin = None  # so that a browser counts the request as failed, and repeats it
             if refused.status in {408, 413}:

@@ -22,6 +22,8 @@ _log = structlog.get_logger("edgeproxy.server")
 
 #: Events sorted before others get their turn on the loop: about 5 ms.
 _SLICE = 500
+#: Milliseconds that a client's clock may be off before that is counted.
+_SKEW = 300_000
 
 
 class Storing(Protocol):
@@ -123,6 +125,9 @@ class Intake:
         metrics = self._metrics
         if found.sealed:
             metrics.accepted(source, len(found.sealed))
+            off = [s.skew for s in found.sealed if s.skew and not -_SKEW <= s.skew <= _SKEW]
+            if off:
+                metrics.skewed(source, len(off), max(off, key=abs) / 1000)
         if found.duplicates:
             metrics.duplicates(source, found.duplicates)
         for rule, count in found.filtered.items():

@@ -1,0 +1,45 @@
+"""The last request that was refused for each reason: what helps to find who sends it."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from aiohttp import hdrs, web
+from msgspec import Struct
+
+from edgeproxy.server.clients import said
+
+__all__ = ["Refusal", "Refusals"]
+
+_MOST = 200  # characters of what a client chose
+
+
+class Refusal(Struct, frozen=True):
+    """Who was refused. Never a key, never a body."""
+
+    at: int  # ms since 1970
+    origin: str
+    agent: str
+    address: str
+
+
+class Refusals:
+    """One per code: a closed set, so bounded."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._last: dict[str, Refusal] = {}
+
+    @property
+    def last(self) -> Mapping[str, Refusal]:
+        """The last one by code."""
+        return MappingProxyType(self._last)
+
+    def note(self, code: str, request: web.BaseRequest, at: int) -> None:
+        """Remember a request that is refused with `code` now."""
+        headers = request.headers
+        self._last[code] = Refusal(
+            at=at,
+            origin=said(headers.get(hdrs.ORIGIN))[:_MOST],
+            agent=said(headers.get(hdrs.USER_AGENT))[:_MOST],
+            address=request.remote or "",
+        )

@@ -1,0 +1,178 @@
+import { useEffect, useState } from 'preact/hooks'
+import { get, lines, query } from './api.js'
+import { ago, count, moment, plural, size } from './format.js'
+import { Dialog, Empty, Head, Json, Pill, Toggle, usePoll } from './parts.jsx'
+
+const SHOWN = 50
+const keyOf = (group) => `${group.source}\n${group.code}\n${group.type}\n${group.event}`
+const NAMED = (group) => group.event || (group.type ? `${group.type} without a name` : 'not readable')
+
+export function DeadLetters({ params, refresh }) {
+  const [groups, setGroups] = useState(null)
+  const [open, setOpen] = useState(null)
+  const [doing, setDoing] = useState(null)
+  const look = async () => {
+    try { setGroups(await get('api/deadletters/groups')) } catch { /* the banner says it */ }
+  }
+  usePoll(look, 10)
+  const shown = groups?.filter((group) => !params.code || group.code === params.code) ?? []
+  const total = shown.reduce((sum, group) => sum + group.count, 0)
+  const done = () => { setDoing(null); look(); refresh() }
+
+  return (
+    <>
+      <Head title="Dead letters" note="Events that were accepted and cannot be sent as they are, kept with the reason until you replay or purge them, or their limit removes them.">
+        {params.code && <a class="button" href="#dead-letters">Show all codes</a>}
+        {total > 0 && <button type="button" onClick={() => exportLetters({ code: params.code })}>Export all</button>}
+      </Head>
+      {groups && shown.length === 0 && <Empty title="None">Every event so far could be sent, or has been dealt with.</Empty>}
+      {shown.length > 0 && (
+        <ul class="groups">
+          {shown.map((group) => {
+            const key = keyOf(group)
+            return (
+              <li key={key} class="card">
+                <div class="group-head">
+                  <span class="group-count">{count(group.count)}</span>
+                  <div class="group-name">
+                    <h2>{NAMED(group)}</h2>
+                    <p class="soft"><Pill tone="bad">{group.code}</Pill> {group.source} · first {moment(group.first)} · last {ago(group.last)}</p>
+                  </div>
+                  <div class="actions">
+                    <button type="button" class="small" aria-expanded={open === key} onClick={() => setOpen(open === key ? null : key)}>{open === key ? 'Close' : 'Look'}</button>
+                    <button type="button" class="small" onClick={() => setDoing({ what: 'replay', group })}>Replay</button>
+                    <button type="button" class="small" onClick={() => exportLetters(chosen(group))}>Export</button>
+                    <button type="button" class="small danger" onClick={() => setDoing({ what: 'purge', group })}>Purge</button>
+                  </div>
+                </div>
+                {open === key && <Letters group={group} onDoing={setDoing} />}
+              </li>
+            )
+          })}
+        </ul>
+      )}
+      {doing && <Doing {...doing} onClose={done} />}
+    </>
+  )
+}
+
+/** The filter that means a group; a group of unreadable events is all of its code. */
+function chosen({ source, code, event, type, id }) {
+  if (id !== undefined) return { id: String(id) }
+  return event === '…' ? { source, code } : { source, code, event, type }
+}
+
+async function exportLetters(filter) {
+  const texts = []
+  await lines(`api/deadletters${query({ ...filter, bodies: true })}`, {}, (line) => texts.push(JSON.stringify(line)))
+  const link = document.createElement('a')
+  link.href = URL.createObjectURL(new Blob([`${texts.join('\n')}\n`], { type: 'application/x-ndjson' }))
+  link.download = 'dead-letters.ndjson'
+  link.click()
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000)
+}
+
+function Letters({ group, onDoing }) {
+  const [letters, setLetters] = useState([])
+  const [open, setOpen] = useState(null)
+  useEffect(() => {
+    const ending = new AbortController()
+    const found = []
+    lines(`api/deadletters${query({ ...chosen(group), limit: SHOWN, newest_first: true })}`, { signal: ending.signal }, (line) => found.push(line))
+      .then(() => setLetters(found), () => undefined)
+    return () => ending.abort()
+  }, [keyOf(group), group.count])
+  return (
+    <div class="letters">
+      {group.count > SHOWN && <p class="soft">The latest {SHOWN} of {count(group.count)}.</p>}
+      <ul>
+        {letters.map((letter) => (
+          <li key={letter.id}>
+            <button type="button" class="link mono" onClick={() => setOpen(letter)}>{letter.messageId || `number ${letter.id}`}</button>
+            <span class="soft">{moment(letter.diedAt)} · {size(letter.bytes)}</span>
+            <button type="button" class="small" aria-label={`Replay ${letter.messageId || letter.id}`} onClick={() => onDoing({ what: 'replay', group: { ...group, id: letter.id, count: 1 } })}>Replay</button>
+            <button type="button" class="small danger" aria-label={`Purge ${letter.messageId || letter.id}`} onClick={() => onDoing({ what: 'purge', group: { ...group, id: letter.id, count: 1 } })}>Purge</button>
+          </li>
+        ))}
+      </ul>
+      {open && <Letter id={open.id} onClose={() => setOpen(null)} />}
+    </div>
+  )
+}
+
+function Letter({ id, onClose }) {
+  const [values, setValues] = useState(false)
+  const [letter, setLetter] = useState(null)
+  const [problem, setProblem] = useState('')
+  useEffect(() => {
+    get(`api/deadletters/letters/${id}${query({ values })}`).then(setLetter, (error) => setProblem(error.message))
+  }, [id, values])
+  return (
+    <Dialog title={letter ? letter.code : 'Dead letter'} wide onClose={onClose}>
+      {problem && <p class="problem">{problem}</p>}
+      {letter && (
+        <>
+          <div class="dialog-tools">
+            <span class="mono soft">{letter.messageId}</span>
+            <Toggle label="Show values" on={values} onChange={setValues} />
+          </div>
+          <p class="why">{letter.message || 'Show values to read the message: it may quote the event.'}</p>
+          {letter.status && <p>Hightouch answered <code>{letter.status}</code>{letter.answer && `: ${letter.answer}`}</p>}
+          <dl class="rows compact">
+            <div><dt>Source</dt><dd>{letter.source}</dd></div>
+            <div><dt>Received</dt><dd>{moment(letter.receivedAt)}</dd></div>
+            <div><dt>Set aside</dt><dd>{moment(letter.diedAt)}</dd></div>
+            <div><dt>Replay</dt><dd>{letter.form === 'received' ? 'through today’s mapping' : 'as it is'}</dd></div>
+          </dl>
+          {letter.field && !letter.body.includes(`\n  "${letter.field}":`) && (
+            <p class="missing"><b>At fault:</b> <code>{letter.field}</code> is missing.</p>
+          )}
+          {letter.body === '' || letter.bytes === 0 ? <p class="soft pad">Only metadata is kept ([dead_letters] keep).</p>
+            : <Json text={letter.body} mark={letter.field} label="The event" />}
+        </>
+      )}
+    </Dialog>
+  )
+}
+
+const WORDS = {
+  replay: ['Replay', 'Submits them again: what was never sendable goes through today’s mapping, the rest as it is. Those that are refused again stay.'],
+  purge: ['Purge', 'Removes them for good. This cannot be undone; export them first if in doubt.'],
+}
+
+function Doing({ what, group, onClose }) {
+  const [name, words] = WORDS[what]
+  const [progress, setProgress] = useState(null)
+  const [problem, setProblem] = useState('')
+  const run = async () => {
+    setProgress({ total: group.count, done: 0 })
+    try {
+      await lines(`api/deadletters/${what}`, { method: 'POST', body: chosen(group) }, setProgress)
+    } catch (error) {
+      setProblem(error.message)
+    }
+  }
+  const left = progress && Object.values(progress.refused ?? {}).reduce((a, b) => a + b, 0)
+  return (
+    <Dialog title={`${name} ${plural(group.count, 'dead letter')}`} onClose={onClose}>
+      <p>{group.id === undefined ? <><code>{group.code}</code> of {group.source}: {NAMED(group)}</> : <>Dead letter {group.id}</>}</p>
+      <p class="soft">{words}</p>
+      {progress && <progress max={Math.max(progress.total, 1)} value={progress.done} aria-label="Progress" />}
+      <p role="status">
+        {progress?.ended && (what === 'replay'
+          ? `${count(progress.moved)} on their way again${progress.filtered ? `, ${count(progress.filtered)} removed by a filter` : ''}${left ? `, ${count(left)} refused again` : ''}.`
+          : `${count(progress.moved)} removed.`)}
+        {progress?.stopped && ` Ended early: ${progress.stopped}`}
+        {problem && <span class="problem">{problem}</span>}
+      </p>
+      <div class="dialog-actions">
+        {progress ? <button type="button" class="primary" onClick={onClose}>{progress.ended || problem ? 'Done' : 'Close'}</button> : (
+          <>
+            <button type="button" onClick={onClose}>Cancel</button>
+            <button type="button" class={what === 'purge' ? 'primary danger' : 'primary'} onClick={run}>{name}</button>
+          </>
+        )}
+      </div>
+    </Dialog>
+  )
+}
