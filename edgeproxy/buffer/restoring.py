@@ -56,10 +56,14 @@ class Restoring:
         """Note from now on what is settled: it must not come back."""
         self.is_holding = True
 
-    def settled(self, events: Sequence[Claimed]) -> None:
-        """Events that were claimed before are settled now."""
+    def settling(self, events: Sequence[Claimed]) -> None:
+        """Events that were claimed before are settled in the transaction that is open."""
         if self.is_holding or self._task is not None:
             self._settled.update([event.id for event in events])
+
+    def not_settled(self, events: Sequence[Claimed]) -> None:
+        """That transaction failed."""
+        self._settled.difference_update([event.id for event in events])
 
     async def stop(self) -> None:
         """End; what is missing is done after the next start."""

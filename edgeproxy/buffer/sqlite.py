@@ -202,14 +202,15 @@ class SqliteBuffer:
             self._health.refuse_writes()
             if leaving:
                 self._ledger.delete(lane, leaving)
+                self._restoring.settling(leaving)
             if letters:
                 self._ledger.insert_dead(letters)
 
         def settled(failure: BufferFaultError | None) -> None:
             if failure is None:
-                self._restoring.settled(leaving)
                 order.settle(leaving)
             else:
+                self._restoring.not_settled(leaving)
                 order.stay(leaving)
 
         return self._committer.submit(job, settled)

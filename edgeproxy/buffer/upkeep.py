@@ -90,6 +90,7 @@ class Upkeep:
 
     def truncate(self) -> None:
         """Write the WAL back and empty it; between transactions only. Raises apsw.Error."""
+        self.wait()  # two checkpoints at once: the second is refused without waiting
         self._database.writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
     def make_room(self) -> None:

@@ -1,0 +1,245 @@
+"""Damaged files: set aside, replaced at once, salvaged beside; nothing sound is lost."""
+
+import asyncio
+import random
+import shutil
+
+import pytest
+
+from edgeproxy.buffer import aside
+from edgeproxy.buffer.base import BufferFaultError
+from edgeproxy.buffer.database import DATABASE, PAGE
+from edgeproxy.buffer.deadletters import DeadLetterFilter, iterate
+from edgeproxy.buffer.sqlite import SqliteBuffer
+from tests.buffers import event, letter, numbers
+
+ALL = 10**9
+WAL = DATABASE + "-wal"
+
+
+async def opened(path, **limits):
+    return await SqliteBuffer.open(path, **({"max_size": 2**30, "patience": 0.3} | limits))
+
+
+@pytest.fixture(scope="module")
+def crashed(tmp_path_factory):
+    """The files of a buffer that was killed: 300 events in database and WAL, and a dead letter."""
+    source, copy = tmp_path_factory.mktemp("running"), tmp_path_factory.mktemp("crashed") / "b"
+
+    async def fill():
+        buffer = await opened(source)
+        for number in range(300):
+            # Some are larger than a page, some small; several users.
+            size = 40_000 if number % 50 == 7 else 700
+            await buffer.append("shop", 1, [event(number % 7, number, size=size)])
+            if number == 200:
+                await buffer._committer.submit_alone(buffer._upkeep.truncate)
+        await buffer.append("blog", 1, [], [letter(body=b'{"kept":1}')])
+        shutil.copytree(source, copy)
+        await buffer.close()
+
+    asyncio.run(fill())
+    return copy
+
+
+@pytest.fixture
+def folder(crashed, tmp_path):
+    target = tmp_path / "buffer"
+    shutil.copytree(crashed, target)
+    (target / (DATABASE + "-shm")).unlink()
+    return target
+
+
+async def settled(buffer, taken):
+    """Acknowledge, as the flusher does: again where it failed."""
+    while True:
+        try:
+            return await buffer.ack("shop", taken)
+        except BufferFaultError:
+            await asyncio.sleep(0.01)
+
+
+async def everything(buffer, *, patience=20):
+    """All events that come out, once nothing is being salvaged any more, and the letters' codes."""
+    async with asyncio.timeout(patience):
+        while buffer._restoring.is_holding:  # noqa: ASYNC110 - tells nobody
+            await asyncio.sleep(0.01)
+        found = []
+        while True:
+            taken = buffer.claim("shop", 50, ALL)
+            found += numbers(taken)
+            if taken:
+                await settled(buffer, taken)
+            elif not buffer.stats().events:
+                break
+            else:
+                await asyncio.sleep(0.01)
+    connection = buffer.reading()
+    codes = [stored.letter.code for stored in iterate(connection, DeadLetterFilter())]
+    connection.close()
+    return found, codes
+
+
+def flip(path, at, bits=0xFF):
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ bits]))
+
+
+async def test_an_undamaged_buffer_needs_no_salvage(folder):
+    buffer = await opened(folder)
+    assert aside.not_salvaged(folder) == []
+    assert await everything(buffer) == (list(range(300)), ["too_old"])
+    await buffer.close()
+
+
+@pytest.mark.parametrize("damage", ["empty", "foreign", "header", "missing", "schema", "cut short"])
+async def test_a_damaged_database_is_set_aside_with_its_wal_and_salvaged(folder, damage):
+    database = folder / DATABASE
+    pages = database.stat().st_size // PAGE
+    match damage:
+        case "empty":
+            database.write_bytes(b"")
+        case "foreign":
+            database.write_bytes(b"not a database at all" * 1000)
+        case "header":
+            flip(database, 5)
+        case "missing":
+            database.unlink()
+        case "schema":
+            (folder / WAL).unlink()
+            flip(database, 130)
+            flip(database, 100)
+        case "cut short":
+            with database.open("r+b") as file:
+                file.truncate(pages // 2 * PAGE + 100)
+    buffer = await opened(folder)
+    await buffer.append("shop", 2, [event(1, 1000)])  # at once
+    found, codes = await everything(buffer)
+    await buffer.close()
+    names = sorted(path.name for path in folder.iterdir())
+    assert any(name.startswith(f"{DATABASE}.damaged-") for name in names), names
+    assert aside.not_salvaged(folder) == []
+    assert found[-1] == 1000, "what was accepted later comes later"
+    assert len(found) == len(set(found))
+    in_wal = set(range(201, 300))
+    if damage == "header":
+        assert set(found) == {*range(300), 1000}
+        assert found == sorted(found)
+    if damage != "schema":
+        assert set(found) >= in_wal
+        assert codes == ["too_old"]
+    else:
+        assert set(found) >= set(range(200))
+
+
+async def test_a_salvage_that_is_interrupted_goes_on_after_the_next_start(folder):
+    flip(folder / DATABASE, 5)
+    for turns in range(3):
+        buffer = await opened(folder)
+        for _ in range(turns * 5):
+            await asyncio.sleep(0.002)
+        await buffer.close()
+    buffer = await opened(folder)
+    found, codes = await everything(buffer)
+    await buffer.close()
+    assert found == list(range(300))
+    assert codes == ["too_old"]
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_a_flipped_byte_anywhere_costs_at_most_what_lies_there(folder, seed):
+    chance = random.Random(seed)
+    file = folder / chance.choice([DATABASE, WAL])
+    flip(file, chance.randrange(file.stat().st_size), 1 << chance.randrange(8))
+    buffer = await opened(folder)
+    found, codes = await everything(buffer)
+    await buffer.close()
+    assert len(found) == len(set(found))
+    assert set(found) <= set(range(300))
+    users = {user: [n for n in found if n % 7 == user] for user in range(7)}
+    assert all(order == sorted(order) for order in users.values())
+    lost = 300 - len(found)
+    buried = sum(code == "invalid_event" for code in codes)
+    assert lost - buried <= 25, (file.name, lost, codes)  # a page holds about 20
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_a_wal_cut_at_any_byte_keeps_what_is_before_the_cut(folder, seed):
+    wal = folder / WAL
+    size = wal.stat().st_size
+    with wal.open("r+b") as file:
+        file.truncate(random.Random(seed).randrange(size))
+    buffer = await opened(folder)
+    found, _ = await everything(buffer)
+    await buffer.close()
+    assert found == list(range(len(found)))
+    assert len(found) >= 201
+    assert aside.not_salvaged(folder) == []
+
+
+async def test_events_behind_a_broken_transaction_in_the_wal_are_salvaged(folder):
+    flip(folder / WAL, 32 + 24 + 5000)  # in its first frame: SQLite sees none of it any more
+    buffer = await opened(folder)
+    found, codes = await everything(buffer)
+    await buffer.close()
+    assert set(found) >= set(range(202, 300))
+    assert len(found) >= 298
+    assert codes.count("too_old") == 1
+
+
+async def test_damage_that_shows_while_running_replaces_the_database(tmp_path, folder):
+    buffer = await opened(folder)
+    await buffer._committer.submit_alone(buffer._upkeep.truncate)
+    held = buffer.claim("shop", 30, ALL)
+    assert numbers(held) == list(range(30))
+    with (folder / DATABASE).open("r+b") as file:
+        for page in range(6, file.seek(0, 2) // PAGE, 9):
+            file.seek(page * PAGE)
+            file.write(b"\x07" * 8)  # no page of any kind begins like this
+    found = []
+    async with asyncio.timeout(20):
+        while len(found) < 150:
+            taken = buffer.claim("shop", 200, ALL)
+            if taken:
+                found += numbers(taken)
+                await settled(buffer, taken)
+            elif held:
+                await settled(buffer, held)  # in flight meanwhile: it must not come back
+                held = []
+            await asyncio.sleep(0.02)
+    await buffer.append("shop", 2, [event(1, 1000)])
+    rest, _ = await everything(buffer)
+    await buffer.close()
+    found += rest
+    assert len(found) == len(set(found))
+    assert not set(found) & set(range(30))
+    assert found[-1] == 1000
+    assert any(".damaged-" in path.name for path in folder.iterdir())
+
+
+async def test_rows_with_a_wrong_checksum_become_dead_letters_and_block_nobody(folder):
+    buffer = await opened(folder)
+    buffer._database.writer.execute("update events set body = x'7b7d' where rowid % 10 = 3")
+    found, codes = await everything(buffer)
+    assert len(found) == 270
+    assert codes.count("invalid_event") == 30
+    assert buffer.stats().events == 0
+    await buffer.close()
+
+
+async def test_a_lane_whose_name_is_damaged_keeps_its_events(folder):
+    buffer = await opened(folder)
+    await buffer.close()
+    raw = (folder / DATABASE).read_bytes()
+    at = raw.index(b"shop")
+    while raw[at - 40 : at].count(b"{"):  # not in an event
+        at = raw.index(b"shop", at + 1)
+    flip(folder / DATABASE, at, 1)
+    buffer = await opened(folder)
+    found, _ = await everything(buffer)
+    assert found == list(range(300))
+    assert buffer.lanes()[0] == "shop"
+    await buffer.close()
