@@ -77,7 +77,8 @@ def findings(ledger: Ledger, left: Leftovers, rules: Rules) -> list[str]:
     found += _lost(ledger, dead, waiting, rules)
     found += _twofold_fates(ledger, dead, waiting, rules)
     found += _duplicates(ledger, rules)
-    found += _order(ledger, dead)
+    # What was lost is told above; that it holds nobody back any more is no further fault.
+    found += _order(ledger, dead + Counter(_missing(ledger, dead, waiting)))
     if rules.refused_stay_out:
         found += [
             f"{ref}: was refused (503) and arrived"
@@ -99,8 +100,8 @@ def _by_ref(bodies: list[bytes]) -> Counter[str]:
     return refs
 
 
-def _lost(ledger: Ledger, dead: Counter[str], waiting: Counter[str], rules: Rules) -> list[str]:
-    lost = [
+def _missing(ledger: Ledger, dead: Counter[str], waiting: Counter[str]) -> list[str]:
+    return [
         ref
         for ref, sent in ledger.sent.items()
         if sent.accepted is not None
@@ -108,6 +109,10 @@ def _lost(ledger: Ledger, dead: Counter[str], waiting: Counter[str], rules: Rule
         and not dead[ref]
         and not waiting[ref]
     ]
+
+
+def _lost(ledger: Ledger, dead: Counter[str], waiting: Counter[str], rules: Rules) -> list[str]:
+    lost = _missing(ledger, dead, waiting)
     if len(lost) <= rules.expired + rules.lost:
         return []
     return [f"{len(lost)} accepted events were lost, e.g. {', '.join(lost[:5])}"] + [
@@ -139,7 +144,7 @@ def _duplicates(ledger: Ledger, rules: Rules) -> list[str]:
     return found
 
 
-def _order(ledger: Ledger, dead: Counter[str]) -> list[str]:
+def _order(ledger: Ledger, gone: Counter[str]) -> list[str]:
     """No event is sent while an earlier accepted one of its user is unsettled."""
     by_user: dict[tuple[str, str], list[Sent]] = defaultdict(list)
     for sent in ledger.sent.values():
@@ -147,7 +152,7 @@ def _order(ledger: Ledger, dead: Counter[str]) -> list[str]:
             by_user[sent.source, sent.user].append(sent)
     found: list[str] = []
     for events in by_user.values():
-        settled = [_settled(ledger, sent, dead) for sent in events]
+        settled = [_settled(ledger, sent, gone) for sent in events]
         # The latest of all before: where that lies before an arrival, nothing more need be looked at.
         latest = [0, *accumulate(settled, max)]
         for index, later in enumerate(events):
@@ -156,9 +161,9 @@ def _order(ledger: Ledger, dead: Counter[str]) -> list[str]:
     return found
 
 
-def _settled(ledger: Ledger, sent: Sent, dead: Counter[str]) -> float:
+def _settled(ledger: Ledger, sent: Sent, gone: Counter[str]) -> float:
     """The tick from which on an event holds nobody back."""
-    if sent.accepted is None or dead[sent.ref]:
+    if sent.accepted is None or gone[sent.ref]:
         return 0
     answers = [ledger.deliveries[arrival.delivery].answered for arrival in ledger.taken(sent.ref)]
     return min((tick for tick in answers if tick is not None), default=inf)

@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -42,6 +43,7 @@ class World:
         self.tables = tables
         self.began = time.monotonic()
         self.proxy: Proxy
+        self._numbers = count()
         self._senders: list[tuple[Sender, asyncio.Task[None]]] = []
 
     def settings(self) -> Settings:
@@ -79,7 +81,7 @@ class World:
     ) -> None:
         """Let clients send until the scenario ends."""
         for _ in range(senders):
-            number = len(self._senders)
+            number = next(self._numbers)
             name = source or ("web", "app")[number % 2]
             rng = random.Random(self.rng.random())
             writer = Writer(

@@ -1,0 +1,204 @@
+"""Disks that are full, fail, forbid writing, or change what they hold."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.crash.harness.oracle import Rules
+from tests.crash.harness.senders import Patience
+from tests.crash.harness.upstream import FINE, Plan
+from tests.crash.harness.world import World
+
+_DOWN = Plan(status=503, body=b"")
+#: What the proxy could not sync may be on the disk all the same, and the client repeats it.
+_UNSURE = Rules(duplicates="crash", refused_stay_out=False)
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """24 MB of a file system, where the buffer goes."""
+    folder = tmp_path / "buffer"
+    folder.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "none", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+async def _until_refused(world: World, requests: int) -> None:
+    def refused() -> int:
+        return sum(1 for attempt in world.ledger.attempts if attempt.status == 503)
+
+    before = refused()
+    await world.until(lambda: refused() > before + requests, "clients to be refused")
+
+
+@needs_root
+async def test_a_full_disk_refuses_and_recovers_by_itself(small_disk: Path, world: World):
+    world.upstream.choose = lambda _: _DOWN
+    await world.proxy.start()
+    world.load(6, padding=60_000)
+    for _ in range(2):
+        await _until_refused(world, 20)
+        accepted = len([s for s in world.ledger.sent.values() if s.accepted])
+        world.upstream.choose = lambda _: FINE
+        await world.until(
+            lambda before=accepted: (
+                len([s for s in world.ledger.sent.values() if s.accepted]) > before + 200
+            ),
+            "events to be accepted again",
+        )
+        world.upstream.choose = lambda _: _DOWN
+    await world.settle()
+
+
+@needs_root
+async def test_a_disk_that_others_fill_and_empty_loses_nothing(small_disk: Path, world: World):
+    filler = small_disk / "filler"
+    world.upstream.choose = lambda _: world.rng.choice([FINE, _DOWN])
+    await world.proxy.start()
+    world.load(6, padding=5_000)
+    for _ in range(3):
+        await world.pass_time(0.2, 0.6)
+        _fill(filler)
+        await world.pass_time(0.5)
+        filler.unlink()
+        await world.pass_time(0.2)
+    await world.settle()
+
+
+@needs_root
+async def test_killed_on_a_full_disk_it_starts_there_and_loses_nothing(
+    small_disk: Path, world: World
+):
+    filler = small_disk / "filler"
+    world.upstream.choose = lambda _: _DOWN
+    await world.proxy.start()
+    world.load(6, padding=20_000)
+    await world.pass_time(0.5)
+    _fill(filler)
+    await _until_refused(world, 10)
+    world.proxy.signal()
+    await world.proxy.ended()
+    _fill(filler)
+    await world.proxy.start()
+    world.upstream.choose = lambda _: FINE  # what is delivered makes room
+    await world.pass_time(0.5)
+    filler.unlink()
+    await world.settle(Rules(duplicates="crash"))
+
+
+def _fill(filler: Path) -> None:
+    with filler.open("ab") as file:
+        while True:
+            try:
+                file.write(b"\0" * 65_536)
+                file.flush()
+            except OSError:
+                break
+        # What is left is less than a block of any size.
+
+
+@needs_strace
+@pytest.mark.parametrize(
+    ("calls", "when"),
+    [
+        ("fdatasync,fsync", "10+15"),
+        ("fdatasync,fsync", "25..60"),
+        ("pwrite64", "80+40"),
+        ("pwrite64", "100..200"),
+        ("pread64", "60+10"),
+    ],
+)
+async def test_a_disk_that_fails_now_and_then_loses_nothing(world: World, calls: str, when: str):
+    world.proxy.prefix = _injecting(calls, "EIO", when)
+    world.upstream.choose = lambda _: world.rng.choice([FINE, FINE, _DOWN])
+    await world.proxy.start()
+    world.load(4, patience=Patience(pause=0.02))
+    for _ in range(15):
+        await world.pass_time(0.1)
+        if not world.proxy.is_running:  # systemd would do the same
+            await world.proxy.ended()
+            await world.proxy.start()
+    world.upstream.heal()
+    await world.stop_senders()
+    world.proxy.signal()
+    await world.proxy.ended()
+    world.proxy.prefix = ()
+    await world.proxy.start()
+    await world.settle(_UNSURE)
+
+
+def _injecting(calls: str, error: str, when: str) -> tuple[str, ...]:
+    return (
+        *("strace", "-D", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null"),
+        *("-e", f"trace={calls}", "-e", f"inject={calls}:error={error}:when={when}"),
+    )
+
+
+async def _damaged(world: World, damage: str) -> None:
+    """Kill it while events wait, damage the files, start it again."""
+    world.upstream.choose = lambda _: _DOWN
+    await world.proxy.start()
+    world.load(4)
+    await world.pass_time(0.8)
+    await world.stop_senders()
+    world.proxy.signal()
+    await world.proxy.ended()
+    database = world.proxy.buffer / "events.sqlite"
+    wal = database.with_name("events.sqlite-wal")
+    rng = world.rng
+    match damage:
+        case "wal_cut":
+            os.truncate(wal, rng.randrange(wal.stat().st_size))
+        case "wal_flipped":
+            _flip(wal, rng.randrange(wal.stat().st_size))
+        case "database_flipped":
+            _flip(database, rng.randrange(database.stat().st_size))
+        case "database_cut":
+            os.truncate(database, rng.randrange(database.stat().st_size))
+        case "database_empty":
+            os.truncate(database, 0)
+        case "database_foreign":
+            database.write_bytes(rng.randbytes(50_000))
+    await world.proxy.start()
+    world.upstream.heal()
+    world.load(2)
+    await world.pass_time(1.0)
+
+
+def _flip(path: Path, at: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte[0] ^ 0x10]))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *("wal_cut", "wal_flipped"),
+        *("database_flipped", "database_cut", "database_empty", "database_foreign"),
+    ],
+)
+async def test_with_damaged_files_it_starts_accepts_and_sends_nothing_that_is_wrong(
+    world: World, damage: str
+):
+    await _damaged(world, damage)
+    # What was in the damaged part is gone; what arrives is what was sent, and later events arrive.
+    before = sum(
+        1 for s in world.ledger.sent.values() if s.ref.startswith(("s0", "s1", "s2", "s3"))
+    )
+    await world.settle(Rules(duplicates="crash", lost=before))
+    late = [s for s in world.ledger.sent.values() if s.ref.startswith(("s4", "s5"))]
+    assert len(late) > 20
+    assert all(world.ledger.delivered(s.ref) for s in late)
