@@ -131,7 +131,7 @@ async def test_a_line_is_all_that_is_told_of_an_event_without_bodies(
         "user": None,
         "messageId": "m7",
         "bytes": 2,
-                "library": "",
+        "library": "",
     }
     assert found == found | told
     assert "body" not in found
