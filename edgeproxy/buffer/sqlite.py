@@ -17,6 +17,7 @@ from edgeproxy.buffer import folder as buffer_folder
 from edgeproxy.buffer.base import (
     BufferFaultError,
     BufferFullError,
+    BufferUnusableError,
     Claimed,
     DeadLetter,
     LaneStats,
@@ -132,6 +133,9 @@ class SqliteBuffer:
                 on_commit=on_commit,
                 on_expired=on_expired,
             )
+        except (apsw.Error, OSError) as error:
+            lock.release()
+            raise BufferUnusableError(f"{path}: cannot be opened: {error}") from error
         except BaseException:
             lock.release()
             raise

@@ -84,7 +84,9 @@ class Upkeep:
         if free > _VACUUM_PAGES and free > pages // 4:
             self._alone(self._vacuum)
             return True
-        if quiet and self._database.wal_size() > self._checkpoint_pages * PAGE:
+        long = self._database.wal_size() > self._checkpoint_pages * PAGE
+        # A file is cut to its pages only when the WAL that says so is written back.
+        if quiet and (long or self._database.path.stat().st_size > pages * PAGE):
             self._alone(self.truncate)
         return False
 

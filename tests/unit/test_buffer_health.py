@@ -7,7 +7,7 @@ import subprocess
 import apsw
 import pytest
 
-from edgeproxy.buffer.base import BufferFullError, BufferWriteError
+from edgeproxy.buffer.base import BufferFullError, BufferUnusableError, BufferWriteError
 from edgeproxy.buffer.health import Health
 from edgeproxy.buffer.reserve import Reserve
 from edgeproxy.buffer.sqlite import SqliteBuffer
@@ -112,6 +112,12 @@ async def test_a_drained_full_disk_accepts_again_by_itself(small_disk, monkeypat
             while buffer.full_reason() is not None:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
     await buffer.close()
+
+
+async def test_a_disk_without_any_space_at_the_first_start_is_named(small_disk):
+    fill(small_disk / "filler")
+    with pytest.raises(BufferUnusableError, match="buffer"):
+        await SqliteBuffer.open(small_disk / "buffer", max_size=2**30)
 
 
 async def append_until_full(buffer):
