@@ -10,7 +10,7 @@ from prometheus_client.samples import Sample
 
 from edgeproxy.events.verdicts import TYPES
 
-__all__ = ["Metrics", "gauge", "mapping_families"]
+__all__ = ["Metrics", "gauge", "lane_states", "mapping_families"]
 
 # From a commit on an NVMe disk to a request that waited for a slow one.
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
@@ -29,6 +29,21 @@ class _AtScrape(Collector):
 def gauge(name: str, text: str, value: float) -> Metric:
     """One number as it is when somebody asks."""
     return GaugeMetricFamily(f"edgeproxy_{name}", text, value=value)
+
+
+_STATES = {"ok": 0, "backing_off": 1, "parked": 2}
+
+
+def lane_states(states: Mapping[str, str]) -> Metric:
+    """Each lane's state as a number that alerts can compare."""
+    family = GaugeMetricFamily(
+        "edgeproxy_lane_state",
+        "0 delivers, 1 backing off, 2 parked: only an operator can mend it.",
+        labels=["lane"],
+    )
+    for lane, state in states.items():
+        family.add_metric([lane], _STATES[state])
+    return family
 
 
 def mapping_families(revision: str, counts: Mapping[str, Mapping[str, int]]) -> Iterable[Metric]:

@@ -22,7 +22,7 @@ from edgeproxy.delivery.flusher import Flusher
 from edgeproxy.delivery.upstream import Upstream
 from edgeproxy.listening import Listener, Sockets, tls_context
 from edgeproxy.mapping import Mapper, compile_settings
-from edgeproxy.metrics import Metrics, gauge, mapping_families
+from edgeproxy.metrics import Metrics, gauge, lane_states, mapping_families
 from edgeproxy.operating import operators_page
 from edgeproxy.reloading import needs_restart
 from edgeproxy.server.app import ClientApp
@@ -126,6 +126,10 @@ class Service:
         yield gauge("buffer_bytes", "What the buffer's files hold.", stats.bytes)
         yield gauge("buffer_oldest_age_seconds", "Age of the oldest event in the buffer.", age)
         yield gauge("dead_letters", "Events kept for a person.", stats.dead_letters)
+        limit = self._started_with.buffer.max_size
+        yield gauge("buffer_max_bytes", "What they may hold: buffer.max_size.", limit)
+        yield gauge("ready", "1 while events are accepted.", int(self.not_ready() is None))
+        yield lane_states({lane.name: lane.state for lane in self.flusher.status()})
         counters = self.mapper.counters
         counts = {what: getattr(counters, what) for what in counters.__struct_fields__}
         yield from mapping_families(self.mapper.revision, counts)

@@ -20,6 +20,7 @@ _COARSE_EVERY = 24  # one look in so many is kept for a day: two minutes
 _COARSE = 721
 #: Seconds that quantiles and counts of causes look back.
 RECENT = 900.0
+_STUCK = 20.0  # seconds that an event waits where nothing gets through
 _TIMED = 61  # looks at histograms that are kept: five minutes
 _RATES = ("received", "accepted", "delivered", "quarantined")
 
@@ -111,8 +112,9 @@ class History:
             return None
         now = self._fine[-1]
         then = self._fine[max(len(self._fine) - _TIMED, 0)]
-        # What is only rewritten grows a little, too: an outage is told by its events.
-        grows = now.look.events > then.look.events and now.look.bytes > then.look.bytes
+        # A lane that works has events waiting, too, now more and now fewer; not old ones.
+        stuck = (now.look.oldest_age or 0) > _STUCK and now.look.events > then.look.events
+        grows = stuck and now.look.bytes > then.look.bytes
         if not grows or now.at <= then.at:
             return None
         rate = (now.look.bytes - then.look.bytes) / (now.at - then.at)

@@ -5,7 +5,7 @@ import 'uplot/dist/uPlot.min.css'
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim()
 
-function options(width, height, series, format) {
+function options(width, height, series, format, seconds) {
   const axis = {
     stroke: colour('--soft'),
     grid: { stroke: colour('--grid'), width: 1 },
@@ -18,9 +18,12 @@ function options(width, height, series, format) {
     legend: { show: false },
     cursor: { y: false, points: { size: 6 } },
     padding: [10, 8, 0, 0],
-    scales: { y: { range: (_, low, high) => [0, Math.max(high * 1.15, 1)] } },
+    scales: {
+      x: { range: (_, low, high) => [Math.min(low ?? high, high - seconds), high] },
+      y: { range: (_, low, high) => [0, Math.max(high * 1.15, 1)] },
+    },
     axes: [
-      { ...axis, grid: { show: false }, space: 80, values: (_, ticks) => ticks.map(hours) },
+      { ...axis, grid: { show: false }, space: 80, size: 30, values: (_, ticks) => ticks.map(hours) },
       { ...axis, size: 56, space: 34, values: (_, ticks) => ticks.map(format) },
     ],
     series: [
@@ -42,7 +45,7 @@ const hours = (seconds) => {
   return `${pad(date.getHours())}:${pad(date.getMinutes())}`
 }
 
-export function Chart({ data, series, height = 200, format = String, label }) {
+export function Chart({ data, series, height = 200, format = String, seconds = 900, label }) {
   const box = useRef(null)
   const plot = useRef(null)
   const readout = useRef(null)
@@ -52,7 +55,7 @@ export function Chart({ data, series, height = 200, format = String, label }) {
   useEffect(() => {
     const draw = () => {
       plot.current?.destroy()
-      const made = options(box.current.clientWidth, height, series, format)
+      const made = options(box.current.clientWidth, height, series, format, seconds)
       made.hooks = { setCursor: [(u) => tell(u, series, format, readout.current)] }
       plot.current = new uPlot(made, latest.current, box.current)
     }

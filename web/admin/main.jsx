@@ -84,7 +84,7 @@ function App() {
 function Navigation({ view, overview, worst }) {
   const letters = overview?.status.dead_letters.count ?? 0
   return (
-    <aside class="side">
+    <aside class="side"><div class="side-in">
       <a class="brand" href="#overview">
         <svg viewBox="0 0 32 32" width="26" height="26" aria-hidden="true">
           <rect width="32" height="32" rx="8" class="mark" />
@@ -110,7 +110,7 @@ function Navigation({ view, overview, worst }) {
           )}
         </footer>
       )}
-    </aside>
+    </div></aside>
   )
 }
 

@@ -33,7 +33,7 @@ export function Overview({ overview }) {
             <Segments label="Time shown" value={spanOf} onChange={setSpan} options={[['recent', '15 min'], ['day', '24 h']]} />
           </div>
           {history && (
-            <Chart key={spanOf} series={RATES} format={rate} height={210}
+            <Chart key={spanOf} series={RATES} format={rate} height={200} seconds={spanOf === 'recent' ? 900 : 86400}
               data={[history.at, history.accepted, history.delivered, history.quarantined]}
               label={sentence(history, spanOf)} />
           )}
@@ -41,7 +41,7 @@ export function Overview({ overview }) {
         <section class="card" aria-labelledby="backlog-title">
           <div class="card-head"><h2 id="backlog-title">Waiting to be delivered</h2></div>
           {history && (
-            <Chart key={spanOf} series={BACKLOG} format={short} height={210} data={[history.at, history.events]}
+            <Chart key={spanOf} series={BACKLOG} format={short} height={200} seconds={spanOf === 'recent' ? 900 : 86400} data={[history.at, history.events]}
               label={`Events waiting, now ${count(status.buffer.events)}, at most ${count(Math.max(0, ...history.events))}.`} />
           )}
         </section>

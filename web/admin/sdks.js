@@ -3,24 +3,24 @@
 
 export const SDKS = [
   { id: 'browser', name: 'Browser', libraries: ['events-sdk-js'], language: 'HTML', lines: ({ at, key }) => `<script>
-  const htevents = (window.htevents = window.htevents || []);
-  if (!htevents.initialize) {
-    htevents.invoked = true;
-    htevents.methods = ["track", "identify", "page", "group", "alias", "ready", "reset", "on", "off"];
-    htevents.factory = (m) => (...args) => { htevents.push([m, ...args]); return htevents; };
-    for (const m of htevents.methods) htevents[m] = htevents.factory(m);
-    htevents.load = (key, options) => {
-      const script = document.createElement("script");
-      script.async = true;
-      script.src = "${at.url}/browser/release/v1-latest/events.min.js";
-      document.head.append(script);
-      htevents._writeKey = key;
-      htevents._loadOptions = options;
+  (function (queue) {
+    ["identify", "track", "page", "screen", "group", "alias", "reset", "ready", "on"]
+      .forEach(function (method) {
+        queue[method] = function () {
+          queue.push([method].concat([].slice.call(arguments)));
+          return queue;
+        };
+      });
+    queue._writeKey = "${key}";
+    queue._loadOptions = {
+      apiHost: "${at.host}",
+      protocol: "${at.protocol}",
+      batching: true,
     };
-    htevents.load("${key}", { apiHost: "${at.host}", protocol: "${at.protocol}", batching: true });
-    htevents.page();
-  }
-</script>` },
+    queue.page();
+  })((window.htevents = window.htevents || []));
+</script>
+<script async src="${at.url}/browser/release/v1-latest/events.min.js"></script>` },
   { id: 'npm', name: 'Browser (npm)', libraries: ['events-sdk-js'], language: 'JavaScript', lines: ({ at, key }) => `import { HtEventsBrowser } from "@ht-sdks/events-sdk-js-browser"
 
 export const htevents = HtEventsBrowser.load(
@@ -96,7 +96,7 @@ analytics.track("First Event")` },
 
 const rudder = new RudderAnalytics("${key}", { dataPlaneUrl: "${at.url}" })
 rudder.track({ userId: "user-1", event: "First Event" })` },
-  { id: 'curl', name: 'curl', libraries: [''], language: 'Shell', lines: ({ at, key }) => `curl ${at.url}/v1/track -u '${key}:' -H 'Content-Type: application/json' \\
+  { id: "curl", name: "curl", libraries: [""], language: 'Shell', lines: ({ at, key }) => `curl ${at.url}/v1/track -u '${key}:' -H 'Content-Type: application/json' \\
   -d '{"anonymousId":"a-visitor","event":"First Event"}'` },
 ]
 
