@@ -25,6 +25,7 @@ BODY_TIMEOUT = 30.0
 _MOST_MEMBERS = 64
 # A zstd frame may ask its reader for a window of gigabytes; RFC 8878 recommends to support 8 MiB.
 _ZSTD_WINDOW_LOG = 23
+_LARGEST_WINDOW = 2**24  # bytes: brotli's (RFC 7932, 9.1)
 
 
 class _TooLargeError(Exception):
@@ -98,6 +99,7 @@ def decompress(body: bytes, encoding: str, max_size: int) -> bytes:
     Raises:
         RefusedError: `unsupported_encoding`, `request_too_large`, or `invalid_json` where the
             compressed data is broken.
+        MemoryError: there is not enough to tell.
     """
     if encoding in {"", "identity"}:
         return body
@@ -112,6 +114,9 @@ def decompress(body: bytes, encoding: str, max_size: int) -> bytes:
     except _TooLargeError:
         raise _too_large(max_size) from None
     except _BROKEN as error:
+        # Decoders call data broken, too, when they do not get memory; a client that is told 400
+        # throws its events away.
+        bytearray(_LARGEST_WINDOW)
         raise RefusedError(400, "invalid_json", f"the {encoding} data is broken: {error}") from None
 
 

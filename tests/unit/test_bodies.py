@@ -201,3 +201,21 @@ def test_a_bomb_costs_the_bound_and_a_window_not_its_size():
         [sys.executable, "-c", _BOMB], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_decoder_without_memory_does_not_call_the_data_broken():
+    script = """
+import resource, brotli
+from edgeproxy.server.bodies import decompress
+body = brotli.compress(bytes(3_000_000) + bytes(range(256)) * 1000)
+used = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if "VmData" in line)
+resource.setrlimit(resource.RLIMIT_DATA, (used + 2**20, used + 2**20))
+try:
+    decompress(body, "br", 2**22)
+except MemoryError:
+    print("MemoryError")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.stdout == "MemoryError\n", done.stderr
