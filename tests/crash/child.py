@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import mmap
 import os
 import random
 import signal
+import struct
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -135,6 +138,19 @@ def _kill_before_delete(every: int, seed: int) -> None:
     SqliteBuffer.ack = fatal  # type: ignore[method-assign]
 
 
+def _shift_the_clock(path: str) -> None:
+    """Move the time of day (not the monotonic clock) by the seconds that a file holds."""
+    with open(path, "rb") as file:  # noqa: PTH123
+        shared = mmap.mmap(file.fileno(), 8, prot=mmap.PROT_READ)
+    real = time.time_ns
+
+    def shifted() -> int:
+        return real() + int(struct.unpack("d", shared[:8])[0] * 1e9)
+
+    time.time_ns = shifted
+    time.time = lambda: shifted() / 1e9
+
+
 _BREAKS: dict[str, Callable[[], None]] = {
     "ack_before_the_commit": _ack_before_the_commit,
     "delete_before_delivery": _delete_before_delivery,
@@ -153,6 +169,8 @@ if __name__ == "__main__":
     told = json.loads(os.environ["CRASH_CHILD"])
     if "break" in told:
         _BREAKS[told["break"]]()
+    if "clock" in told:
+        _shift_the_clock(told["clock"])
     if "kill" in told:
         _KILLS[told["kill"]](told["every"], told["seed"])
     main()

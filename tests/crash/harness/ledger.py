@@ -29,9 +29,8 @@ class Sent(msgspec.Struct):
     batch_sent_at: str | None
     times_sent: int = 0
     accepted: int | None = None  # tick of the answer 200
-    accepted_at: float = 0.0  # seconds, monotonic
+    accepted_wall: float = 0.0  # seconds since 1970
     first_sent: int | None = None  # tick
-    first_sent_at: float = 0.0
     rejected: str | None = None  # the code it was told
     refused: bool = False  # told 503 (and never 200)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from tests.crash.harness.ledger import Attempt, Ledger, Sent
 from tests.crash.harness.writing import Request, Writer
 
-__all__ = ["Answer", "Patience", "Sender", "exchange"]
+__all__ = ["Answer", "Patience", "Sender", "answer", "exchange"]
 
 #: Status and body; None when no whole answer could be read.
 Answer = tuple[int, bytes]
@@ -29,6 +29,7 @@ class Patience:
         pause: float = 0.005,
         most: int = 20,
         latency: float = 0.0,
+        tolerant: bool = False,
     ) -> None:
         self.repeats = repeats
         self.timeout = timeout
@@ -36,6 +37,7 @@ class Patience:
         self.pause = pause  # seconds between two requests, at most
         self.most = most  # events in a request
         self.latency = latency  # seconds from a connection to the first byte of its request
+        self.tolerant = tolerant  # of 500, which is then repeated like no answer
 
 
 class Sender:
@@ -73,8 +75,8 @@ class Sender:
 
     async def _send(self, request: Request) -> None:
         while True:
-            answer = await self._attempt(request)
-            if answer is not None and self._note(request.events, *answer):
+            got = await self._attempt(request)
+            if got is not None and self._note(request.events, *got):
                 return
             if not self._patience.repeats:
                 return
@@ -87,17 +89,17 @@ class Sender:
         for event in request.events:
             event.times_sent += 1
             if event.first_sent is None:
-                event.first_sent, event.first_sent_at = attempt.sent, started
+                event.first_sent = attempt.sent
         try:
             async with asyncio.timeout(self._patience.timeout):
-                answer = await self._exchange(request)
+                got = await self._exchange(request)
         except (OSError, TimeoutError, EOFError, ValueError):
             self._drop()
             attempt.seconds = time.monotonic() - started
             return None
-        attempt.status = answer[0]
+        attempt.status = got[0]
         attempt.seconds = time.monotonic() - started
-        return answer
+        return got
 
     async def _exchange(self, request: Request) -> Answer:
         close = self._patience.new_connections
@@ -107,10 +109,10 @@ class Sender:
             if self._patience.latency:
                 await asyncio.sleep(self._rng.uniform(0, self._patience.latency))
         reader, writer = self._streams
-        answer, keep = await exchange(reader, writer, request.bytes(close=close))
+        got, keep = await exchange(reader, writer, request.bytes(close=close))
         if not keep:
             self._drop()
-        return answer
+        return got
 
     def _note(self, events: list[Sent], status: int, body: bytes) -> bool:
         """Whether the client is done with these events."""
@@ -118,18 +120,20 @@ class Sender:
             for event in events:
                 event.refused = True
             return False
+        if status == 500 and self._patience.tolerant:
+            return False
         if status != 200:
             self._ledger.complaints.append(f"{events[0].ref}: answered {status} {body[:200]!r}")
             return True
-        answer = json.loads(body)
-        if answer.get("success") is not True:
+        told = json.loads(body)
+        if told.get("success") is not True:
             self._ledger.complaints.append(f"{events[0].ref}: answered 200 {body[:200]!r}")
-        rejected = {entry["index"]: entry["code"] for entry in answer.get("rejected", ())}
-        tick, now = self._ledger.tick(), time.monotonic()
+        rejected = {entry["index"]: entry["code"] for entry in told.get("rejected", ())}
+        tick, now = self._ledger.tick(), time.time()
         for index, event in enumerate(events):
             event.rejected = rejected.get(index)
             if event.rejected is None:
-                event.accepted, event.accepted_at = tick, now
+                event.accepted, event.accepted_wall = tick, now
         return True
 
     def _drop(self) -> None:
@@ -147,6 +151,11 @@ async def exchange(
     """
     writer.write(request)
     await writer.drain()
+    return await answer(reader)
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[Answer, bool]:
+    """Read an answer; raises like `exchange`."""
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     except asyncio.LimitOverrunError:

@@ -1,0 +1,42 @@
+"""Too little memory: systemd would start it anew, and so does the harness."""
+
+from __future__ import annotations
+
+import resource
+from collections import Counter
+from pathlib import Path
+
+from tests.crash.harness.oracle import Rules
+from tests.crash.harness.senders import Patience
+from tests.crash.harness.world import World
+
+_ROOM = 24 * 2**20  # beside what the process needs to live
+
+
+def _data(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:"))
+
+
+async def test_out_of_memory_again_and_again_it_loses_nothing(world: World):
+    await world.proxy.start()
+    assert world.proxy.process is not None
+    limit = _data(world.proxy.process.pid) + _ROOM
+    await world.proxy.stop()
+    world.proxy.preexec = lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    await world.proxy.start()
+    world.load(8, patience=Patience(tolerant=True, most=60), padding=60_000)
+    for _ in range(20):
+        await world.pass_time(0.2)
+        if not world.proxy.is_running:
+            await world.proxy.ended()
+            await world.proxy.start()
+    world.proxy.signal()
+    await world.proxy.ended()
+    world.proxy.preexec = None
+    await world.proxy.start()
+    figures = await world.settle(Rules(duplicates="crash", refused_stay_out=False))
+    told = Counter(attempt.status for attempt in world.ledger.attempts)
+    print(told, world.proxy.starts, world.proxy.codes)
+    assert told[500] + told[None] + told[503], "memory never ran out"
+    assert figures.accepted > 100
