@@ -41,6 +41,10 @@ tools: ## Debian's packages for the tests, as root (NO_APT=1 leaves them out)
 bench: ## measure the proxy against its baselines; ARGS="--help" lists what can be chosen
 	$(PYTHON) -m bench $(ARGS)
 
+.PHONY: screenshots
+screenshots: ## take docs/screenshots anew, of the operators' page with traffic and an outage
+	$(PYTHON) -m tests.e2e.screenshots
+
 .PHONY: clean
 clean: ## forget what was built and tested; .venv stays
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

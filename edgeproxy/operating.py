@@ -31,7 +31,7 @@ def operators_page(service: "Service", now: "Callable[[], int]") -> Page:
         history=History(lambda: _look(service, now())),
         journeys=Journeys(lambda: service.mapper),
         bench=Bench(lambda: service.mapper, lambda: service.settings, take, now=now),
-        last=lambda: _last(service),
+        last=lambda: _last(service, now()),
         setup=lambda: _setup(service.settings, service.client_addresses),
         reading=service.buffer.reading,
     )
@@ -49,9 +49,9 @@ def _look(service: "Service", now: int) -> Look:
     )
 
 
-def _last(service: "Service") -> dict[str, dict[str, Any]]:
+def _last(service: "Service", now: int) -> dict[str, dict[str, Any]]:
     found = {
-        code: msgspec.to_builtins(refusal)
+        code: {**msgspec.to_builtins(refusal), "age": max(now - refusal.at, 0) / 1000}
         for code, refusal in service.clients.refusals.last.items()
     }
     for source, seconds in service.metrics.clock_skews().items():

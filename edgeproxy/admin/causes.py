@@ -27,6 +27,8 @@ class Finding(Struct, frozen=True):
     """The page's view that shows more: `dead-letters`, `setup` or `live`, perhaps with a filter."""
 
 
+#: Seconds for which a request that found no room counts as how things are.
+_JUST_NOW = 60.0
 _LEVELS: Mapping[Level, int] = {"outage": 0, "trouble": 1, "notice": 2}
 
 _LOOK = "Dead letters shows which ones."
@@ -127,10 +129,10 @@ def findings(
         lately: how much each counter grew within 15 minutes: `("quarantined", source, code)`,
             `("refused", code)`, `("skewed", source)`.
         last: of refused requests by code, and of wrong clocks by source as `clock:<source>`: what is
-            known of the last one.
+            known of the last one, with its age in seconds.
     """
     found = [
-        *_accepting(status),
+        *_accepting(status, last.get("buffer_full")),
         *_lanes(status),
         *_refused(lately, last),
         *_quarantined(lately),
@@ -139,8 +141,11 @@ def findings(
     return sorted(found, key=lambda finding: _LEVELS[finding.level])
 
 
-def _accepting(status: Mapping[str, Any]) -> Iterator[Finding]:
+def _accepting(status: Mapping[str, Any], refused: Mapping[str, Any] | None) -> Iterator[Finding]:
     reason = status.get("not_ready")
+    if not reason and refused and refused["age"] < _JUST_NOW:
+        # Room is left for small requests, or it is one source's share that is used up.
+        reason = refused["message"]
     if reason:
         yield Finding(
             "outage",

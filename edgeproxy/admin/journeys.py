@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from edgeproxy.admin.masking import masked, pseudonym
+from edgeproxy.admin.masking import masked
 from edgeproxy.buffer.base import Claimed
 from edgeproxy.events.seen import Seen
 from edgeproxy.mapping.explaining import Explanation, differences, receipt_for
@@ -234,6 +234,5 @@ def _value(text: bytes | None, values: bool) -> str | None:
         found = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return "…"
-    if isinstance(found, str | int | float):
-        return pseudonym(found)
-    return msgspec.json.encode(masked(found)).decode()
+    shape = masked(found)
+    return shape if isinstance(shape, str) else msgspec.json.encode(shape).decode()

@@ -95,7 +95,7 @@ class ClientApp:
             response = answers.error(refused.status, refused.code, refused.message)
             response.headers.update(refused.headers)
             self._metrics.refused(refused.code)
-            self.refusals.note(refused.code, request, self._now())
+            self.refusals.note(refused.code, refused.message, request, self._now())
             if refused.status in {403, 408, 503}:
                 origin = None  # so that a browser counts the request as failed, and repeats it
             if refused.status in {408, 413}:

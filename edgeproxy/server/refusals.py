@@ -20,6 +20,7 @@ class Refusal(Struct, frozen=True):
     origin: str
     agent: str
     address: str
+    message: str
 
 
 class Refusals:
@@ -34,7 +35,7 @@ class Refusals:
         """The last one by code."""
         return MappingProxyType(self._last)
 
-    def note(self, code: str, request: web.BaseRequest, at: int) -> None:
+    def note(self, code: str, message: str, request: web.BaseRequest, at: int) -> None:
         """Remember a request that is refused with `code` now."""
         headers = request.headers
         self._last[code] = Refusal(
@@ -42,4 +43,5 @@ class Refusals:
             origin=said(headers.get(hdrs.ORIGIN))[:_MOST],
             agent=said(headers.get(hdrs.USER_AGENT))[:_MOST],
             address=request.remote or "",
+            message=message[:_MOST],
         )

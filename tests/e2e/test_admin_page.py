@@ -30,7 +30,10 @@ class Screen:
         self.answers: list = []
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("console", self._hear)
-        page.on("response", lambda answer: self.answers.append(answer))
+        page.on("response", self._keep)
+
+    def _keep(self, answer) -> None:
+        self.answers.append(answer)
 
     def _hear(self, message) -> None:
         # Chromium reports each 4xx and each broken-off answer, which the page handles.
@@ -134,6 +137,8 @@ async def test_a_full_disk_is_told_with_what_makes_room(stage_factory, screen_of
     for _ in range(40):
         if await send(stage, *large) == 503:
             break
+    else:
+        pytest.fail("the buffer did not fill up")
     screen = await screen_of(stage)
     page = await screen.open()
     found = screen.finding("New events are turned away")
@@ -212,7 +217,7 @@ async def test_filters_and_pause_choose_what_is_shown(stage, screen_of):
     await page.locator(".feed tbody tr", has_text="Paid").wait_for()
     assert await page.locator(".feed tbody tr").count() == 1
     await page.get_by_role("button", name="Pause").click()
-    await page.get_by_text("Paused.").wait_for()
+    await page.get_by_text("Paused.", exact=True).wait_for()
     await send(stage, track("Paid"))
     assert await page.locator(".feed tbody tr").count() == 1
 

@@ -19,7 +19,7 @@ function options(width, height, series, format, seconds) {
     cursor: { y: false, points: { size: 6 } },
     padding: [10, 8, 0, 0],
     scales: {
-      x: { range: (_, low, high) => [Math.min(low ?? high, high - seconds), high] },
+      x: { range: (_, low, high) => [Math.max(high - seconds, Math.min(low, high - 120)), high] },
       y: { range: (_, low, high) => [0, Math.max(high * 1.15, 1)] },
     },
     axes: [

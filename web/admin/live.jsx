@@ -208,7 +208,7 @@ function Changes({ journey }) {
   if (!journey.sent) return <p class="soft pad">It is not sent, so there is nothing to compare.</p>
   if (journey.changes.length === 0) return <p class="soft pad">It is sent as it was received, byte for byte.</p>
   return (
-    <div class="scroll"><table class="changes">
+    <div class="scroll" tabindex="0" role="region" aria-label="Differences"><table class="changes">
       <thead><tr><th scope="col">Field</th><th scope="col">Received</th><th scope="col">Sent</th><th scope="col">What did it</th></tr></thead>
       <tbody>
         {journey.changes.map((change) => (

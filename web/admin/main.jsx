@@ -85,7 +85,7 @@ function Navigation({ view, overview, worst }) {
   const letters = overview?.status.dead_letters.count ?? 0
   return (
     <aside class="side"><div class="side-in">
-      <a class="brand" href="#overview">
+      <a class="brand" href="#overview" aria-label="edgeproxy, overview">
         <svg viewBox="0 0 32 32" width="26" height="26" aria-hidden="true">
           <rect width="32" height="32" rx="8" class="mark" />
           <path d="M7 11h9m-9 5h13m-13 5h9" class="strokes" /><path d="m19 10 6 6-6 6" class="strokes" />

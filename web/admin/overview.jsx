@@ -171,7 +171,7 @@ function Times({ times }) {
   return (
     <section class="card" aria-labelledby="times-title">
       <div class="card-head"><h2 id="times-title">How long things take</h2><span class="soft">last 5 minutes</span></div>
-      <div class="scroll"><table class="figures">
+      <div class="scroll" tabindex="0" role="region" aria-label="Table of times"><table class="figures">
         <thead><tr><th scope="col"><span class="sr">What</span></th><th scope="col">Median</th><th scope="col">99%</th></tr></thead>
         <tbody>
           {TIMES.map(([key, name, note]) => (

@@ -111,7 +111,7 @@ function Explained({ found }) {
   return (
     <section class="card" aria-labelledby="explained-title">
       <div class="card-head"><h2 id="explained-title">Where each field comes from</h2></div>
-      <div class="scroll"><table class="changes">
+      <div class="scroll" tabindex="0" role="region" aria-label="Table of fields"><table class="changes">
         <thead><tr><th scope="col">Field</th><th scope="col">What happened</th><th scope="col">From</th><th scope="col">Named by</th></tr></thead>
         <tbody>
           {[...found.supplied, ...dropped].map((one, index) => (
