@@ -27,6 +27,8 @@ class Finding(Struct, frozen=True):
     """The page's view that shows more: `dead-letters`, `setup` or `live`, perhaps with a filter."""
 
 
+#: Seconds that events wait before a lane that tries again is an outage.
+_PATIENCE = 10.0
 #: Seconds for which a request that found no room counts as how things are.
 _JUST_NOW = 60.0
 _LEVELS: Mapping[Level, int] = {"outage": 0, "trouble": 1, "notice": 2}
@@ -78,31 +80,31 @@ _CAUSES = {
 
 _REFUSED = {
     "unknown_key": Meaning(
-        "carry a write key that is not one of this proxy's sources",
+        "carried a write key that is not one of this proxy's sources",
         "Their events are not kept. Put the source's write key into the SDK (SDK set-up shows where "
         "it stands), or add the key to [[sources]] write_key, then: edgeproxy reload",
     ),
     "origin_not_allowed": Meaning(
-        "come from a web site that no source allows",
+        "came from a web site that no source allows",
         "Add the site to allowed_origins of its source, then: edgeproxy reload",
     ),
     "invalid_json": Meaning(
-        "hold no valid JSON", "Something on the way changes bodies, or writes JSON by hand."
+        "held no valid JSON", "Something on the way changes bodies, or writes JSON by hand."
     ),
     "invalid_envelope": Meaning(
-        'are not shaped as SDKs shape them ({"batch": [...]})',
+        'were not shaped as SDKs shape them ({"batch": [...]})',
         "Whoever calls the API directly must send a batch or a single event.",
     ),
     "request_too_large": Meaning(
-        "are larger than [server] max_request",
+        "were larger than [server] max_request",
         "Have the SDK send smaller batches, or raise [server] max_request.",
     ),
     "not_found": Meaning(
-        "ask for paths that are none of this proxy's",
+        "asked for paths that are none of this proxy's",
         "Mostly scanners. If events are missing, compare the SDK's address with SDK set-up.",
     ),
     "unsupported_encoding": Meaning(
-        "are compressed in a way that is not known",
+        "were compressed in a way that is not known",
         "gzip, deflate, br and zstd are.",
     ),
 }
@@ -158,17 +160,21 @@ def _accepting(status: Mapping[str, Any], refused: Mapping[str, Any] | None) -> 
 
 
 def _lanes(status: Mapping[str, Any]) -> Iterator[Finding]:
+    """One for each reason: lanes that fail alike are told together."""
+    alike: dict[tuple[str, str], list[str]] = {}
     for lane in status["lanes"]:
-        if lane["state"] == "ok" or not lane["reason"]:
-            continue
-        told = meaning(lane["reason"])
-        parked = lane["state"] == "parked"
-        waiting = status["buffer"]["events"]
-        kept = f" {waiting:,} events wait on disk; nothing is lost." if waiting else ""
+        if lane["state"] != "ok" and lane["reason"]:
+            alike.setdefault((lane["reason"], lane["state"]), []).append(lane["name"])
+    buffer = status["buffer"]
+    waiting = buffer["events"]
+    kept = f" {waiting:,} events wait on disk; nothing is lost." if waiting else ""
+    for (reason, state), names in alike.items():
+        told = meaning(reason)
+        is_long = (buffer["oldest_age_seconds"] or 0) > _PATIENCE
         yield Finding(
-            "outage" if parked or (status["buffer"]["oldest_age_seconds"] or 0) > 10 else "trouble",
-            f"Nothing gets through to Hightouch from {lane['name']}",
-            f"{_upper(told.words)} ({lane['reason']}).{kept}",
+            "outage" if state == "parked" or is_long else "trouble",
+            f"Nothing gets through to Hightouch from {_listed(names)}",
+            f"{_upper(told.words)} ({reason}).{kept}",
             told.remedy,
         )
 
@@ -230,6 +236,12 @@ def _who(last: Mapping[str, Any] | None) -> str:
     if last.get("agent"):
         parts.append(f"by {last['agent'][:80]}")
     return f" The last came {' '.join(parts)}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) > 4:
+        return f"{', '.join(names[:3])} and {len(names) - 3} more"
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _requests(count: int) -> str:

@@ -18,6 +18,12 @@ def test_a_healthy_proxy_has_nothing_to_say():
     assert findings(status(), {}, {}) == []
 
 
+def test_lanes_that_fail_alike_are_told_together():
+    lanes = [{"name": name, "state": "backing_off", "reason": "timeout"} for name in "abc"]
+    (found,) = findings(status(lanes=lanes), {}, {})
+    assert found.title.endswith("from a, b and c")
+
+
 def test_the_worst_comes_first():
     found = findings(
         status(not_ready="buffer is full"),

@@ -1,7 +1,7 @@
 import { useEffect, useState } from 'preact/hooks'
 import { get, lines, query } from './api.js'
 import { ago, count, moment, plural, size } from './format.js'
-import { Dialog, Empty, Head, Json, Pill, Toggle, usePoll } from './parts.jsx'
+import { Dialog, Empty, Head, Json, Pill, Toggle, usePoll, Words } from './parts.jsx'
 
 const SHOWN = 50
 const keyOf = (group) => `${group.source}\n${group.code}\n${group.type}\n${group.event}`
@@ -116,7 +116,7 @@ function Letter({ id, onClose }) {
             <span class="mono soft">{letter.messageId}</span>
             <Toggle label="Show values" on={values} onChange={setValues} />
           </div>
-          <p class="why">{letter.message || 'Show values to read the message: it may quote the event.'}</p>
+          <p class="why">{letter.message ? <Words text={letter.message} /> : 'Show values to read the message: it may quote the event.'}</p>
           {letter.status && <p>Hightouch answered <code>{letter.status}</code>{letter.answer && `: ${letter.answer}`}</p>}
           <dl class="rows compact">
             <div><dt>Source</dt><dd>{letter.source}</dd></div>

@@ -2,7 +2,7 @@ import { useState } from 'preact/hooks'
 import { get } from './api.js'
 import { Chart } from './chart.jsx'
 import { count, millis, plural, rate, size, span } from './format.js'
-import { Head, Pill, Segments, STATES, usePoll } from './parts.jsx'
+import { Head, Pill, Segments, STATES, usePoll, Words } from './parts.jsx'
 
 const RATES = [
   { label: 'Accepted', tone: '--series-in', fill: true },
@@ -20,12 +20,13 @@ export function Overview({ overview }) {
   if (!overview) return <Head title="Overview" note="Asking the proxy…" />
 
   const { status, findings, times } = overview
-  const worst = findings[0]?.level
   return (
     <>
       <Head title="Overview" />
-      {findings.length === 0 ? <Calm status={status} /> : <Findings findings={findings} />}
-      <Tiles overview={overview} history={history} worst={worst} />
+      {findings.length === 0 && <Calm status={status} />}
+      <Findings label="Outages" findings={findings.filter(({ level }) => level === 'outage')} />
+      <Tiles overview={overview} history={history} />
+      <Findings label="What needs a look" findings={findings.filter(({ level }) => level !== 'outage')} />
       <div class="grid two">
         <section class="card" aria-labelledby="rates-title">
           <div class="card-head">
@@ -80,14 +81,14 @@ function Calm({ status }) {
   )
 }
 
-function Findings({ findings }) {
+function Findings({ label, findings }) {
   return (
-    <section class="findings" aria-label="What needs a look" aria-live="polite">
+    <section class="findings" aria-label={label} aria-live="polite" hidden={findings.length === 0}>
       {findings.map((finding) => (
         <article key={finding.title} class={`finding ${finding.level}`}>
           <h2><span class="sr">{finding.level}: </span>{finding.title}</h2>
-          <p>{finding.words}</p>
-          <p class="remedy"><b>What to do</b> {finding.remedy}</p>
+          <p><Words text={finding.words} /></p>
+          <p class="remedy"><b>What to do</b> <Words text={finding.remedy} /></p>
           {finding.view && <a class="go" href={`#${finding.view}`}>{GO[finding.view.split('?')[0]]}</a>}
         </article>
       ))}

@@ -29,6 +29,11 @@ export function Head({ title, children, note }) {
   )
 }
 
+/** Text with what stands between backticks as code. */
+export function Words({ text }) {
+  return text.split('`').map((part, index) => (index % 2 ? <code key={index}>{part}</code> : part))
+}
+
 export function Empty({ title, children }) {
   return (
     <div class="empty">

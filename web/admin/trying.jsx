@@ -1,7 +1,7 @@
 import { useEffect, useState } from 'preact/hooks'
 import { lines, post, query } from './api.js'
 import { count } from './format.js'
-import { Choice, Head, Json, Pill } from './parts.jsx'
+import { Choice, Head, Json, Pill, Words } from './parts.jsx'
 
 const SAMPLES = {
   track: { type: 'track', anonymousId: 'a-visitor', event: 'Order Completed', properties: { orderId: 'o-1', total: 42.5, currency: 'EUR' } },
@@ -92,7 +92,7 @@ function Result({ found }) {
   const share = found.maxSize ? found.size / found.maxSize : 0
   return (
     <>
-      {found.message && <p class="why">{found.message[0].toUpperCase() + found.message.slice(1)}.</p>}
+      {found.message && <p class="why"><Words text={`${found.message[0].toUpperCase()}${found.message.slice(1)}.`} /></p>}
       {found.filter && <p class="why">Removed by <code>{found.filter}</code>.</p>}
       {found.size > 0 && (
         <div class="size">
