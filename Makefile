@@ -41,10 +41,18 @@ tools: ## Debian's packages for the tests, as root (NO_APT=1 leaves them out)
 bench: ## measure the proxy against its baselines; ARGS="--help" lists what can be chosen
 	$(PYTHON) -m bench $(ARGS)
 
+.PHONY: torture
+torture: ## kill, stop, freeze, cut, fill and damage it for half an hour; CRASH_SEED repeats a run
+	CRASH_FIGURES=$(abspath .crash-figures.jsonl) $(BIN)pytest tests/crash -m torture $(ARGS)
+
+.PHONY: fuzz
+fuzz: ## send mutated requests for a minute, or for CRASH_FUZZ_SECONDS
+	CRASH_FUZZ_SECONDS=$${CRASH_FUZZ_SECONDS:-60} $(BIN)pytest tests/crash/test_fuzz.py -s $(ARGS)
+
 .PHONY: screenshots
 screenshots: ## take docs/screenshots anew, of the operators' page with traffic and an outage
 	$(PYTHON) -m tests.e2e.screenshots
 
 .PHONY: clean
 clean: ## forget what was built and tested; .venv stays
-	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .crash-figures.jsonl

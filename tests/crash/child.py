@@ -14,7 +14,6 @@ import random
 import signal
 import struct
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -71,19 +70,14 @@ def _drop_the_wal() -> None:
     SqliteBuffer.open = classmethod(forgetful)  # type: ignore[assignment]
 
 
-def _ignore_order() -> None:
-    """Hold no user back."""
+def _reverse_batches() -> None:
+    """Send the last event of a batch first."""
     claim = SqliteBuffer.claim
 
-    def loose(self: SqliteBuffer, lane: str, *args: Any, **kwargs: Any) -> list[Any]:
-        held = self._lanes[lane].order._held
-        held.clear()
-        events = claim(self, lane, *args, **kwargs)
-        held.clear()
-        held.update(Counter(event.user for event in events))
-        return events
+    def reversed_(self: SqliteBuffer, *args: Any, **kwargs: Any) -> list[Any]:
+        return claim(self, *args, **kwargs)[::-1]
 
-    SqliteBuffer.claim = loose  # type: ignore[method-assign]
+    SqliteBuffer.claim = reversed_  # type: ignore[method-assign]
 
 
 def _change_a_number() -> None:
@@ -155,7 +149,7 @@ _BREAKS: dict[str, Callable[[], None]] = {
     "ack_before_the_commit": _ack_before_the_commit,
     "delete_before_delivery": _delete_before_delivery,
     "drop_the_wal": _drop_the_wal,
-    "ignore_order": _ignore_order,
+    "reverse_batches": _reverse_batches,
     "change_a_number": _change_a_number,
     "repeat_batches": _repeat_batches,
 }

@@ -13,7 +13,7 @@ import pytest
 from tests.crash.harness.oracle import Rules
 from tests.crash.harness.senders import Patience
 from tests.crash.harness.upstream import FINE, Plan
-from tests.crash.harness.world import World
+from tests.crash.harness.world import World, open_world
 
 _DOWN = Plan(status=503, body=b"")
 #: What the proxy could not sync may be on the disk all the same, and the client repeats it.
@@ -112,10 +112,10 @@ def _fill(filler: Path) -> None:
     ("calls", "when"),
     [
         ("fdatasync,fsync", "10+15"),
-        ("fdatasync,fsync", "25..60"),
-        ("pwrite64", "80+40"),
         ("pwrite64", "100..200"),
-        ("pread64", "60+10"),
+        pytest.param("fdatasync,fsync", "25..60", marks=pytest.mark.torture),
+        pytest.param("pwrite64", "80+40", marks=pytest.mark.torture),
+        pytest.param("pread64", "60+10", marks=pytest.mark.torture),
     ],
 )
 async def test_a_disk_that_fails_now_and_then_loses_nothing(world: World, calls: str, when: str):
@@ -188,8 +188,10 @@ def _flip(path: Path, at: int) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        *("wal_cut", "wal_flipped"),
-        *("database_flipped", "database_cut", "database_empty", "database_foreign"),
+        *("wal_cut", "database_flipped", "database_empty"),
+        pytest.param("wal_flipped", marks=pytest.mark.torture),
+        pytest.param("database_cut", marks=pytest.mark.torture),
+        pytest.param("database_foreign", marks=pytest.mark.torture),
     ],
 )
 async def test_with_damaged_files_it_starts_accepts_and_sends_nothing_that_is_wrong(
@@ -204,3 +206,17 @@ async def test_with_damaged_files_it_starts_accepts_and_sends_nothing_that_is_wr
     late = [s for s in world.ledger.sent.values() if s.ref.startswith(("s4", "s5"))]
     assert len(late) > 20
     assert all(world.ledger.delivered(s.ref) for s in late)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("damage", ["wal_cut", "wal_flipped", "database_flipped", "database_cut"])
+async def test_damaged_at_many_places_it_starts_and_sends_nothing_that_is_wrong(
+    tmp_path: Path, seed: int, damage: str
+):
+    for number in range(20):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        async with open_world(f"damaged_at_many_places[{damage}]", seed + number, folder) as world:
+            await _damaged(world, damage)
+            await world.settle(Rules(duplicates="crash", lost=len(world.ledger.sent)))

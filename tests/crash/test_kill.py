@@ -47,7 +47,7 @@ async def _killing_itself(world: World, place: str, every: int, times: int) -> N
 
 @pytest.mark.parametrize(("place", "every"), [("after_commit", 40), ("before_delete", 8)])
 async def test_killed_at_the_worst_moment_it_loses_nothing(world: World, place: str, every: int):
-    await _killing_itself(world, place, every, 4)
+    await _killing_itself(world, place, every, 3)
 
 
 @pytest.mark.torture
@@ -63,7 +63,7 @@ async def test_killed_while_the_upstreams_answer_is_on_its_way_it_loses_nothing(
     await world.proxy.start()
     world.load(6)
     loop = asyncio.get_running_loop()
-    for _ in range(4):
+    for _ in range(3):
         await world.pass_time(0.1, 0.3)
         delay = world.rng.uniform(0, 0.004)
         world.upstream.on_answered = lambda delay=delay: loop.call_later(delay, world.proxy.signal)

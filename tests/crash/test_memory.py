@@ -10,7 +10,7 @@ from tests.crash.harness.oracle import Rules
 from tests.crash.harness.senders import Patience
 from tests.crash.harness.world import World
 
-_ROOM = 24 * 2**20  # beside what the process needs to live
+_ROOM = (16, 32, 64, 96)  # MiB beside what the process needs to live; a thread's stack takes 8
 
 
 def _data(pid: int) -> int:
@@ -21,18 +21,24 @@ def _data(pid: int) -> int:
 async def test_out_of_memory_again_and_again_it_loses_nothing(world: World):
     await world.proxy.start()
     assert world.proxy.process is not None
-    limit = _data(world.proxy.process.pid) + _ROOM
+    needed = _data(world.proxy.process.pid)
     await world.proxy.stop()
-    world.proxy.preexec = lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+    def limited() -> None:
+        limit = needed + world.rng.choice(_ROOM) * 2**20
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+    world.proxy.preexec = limited
     await world.proxy.start()
     world.load(8, patience=Patience(tolerant=True, most=60), padding=60_000)
-    for _ in range(20):
-        await world.pass_time(0.2)
+    for _ in range(6):
+        await world.pass_time(0.1, 0.6)
         if not world.proxy.is_running:
             await world.proxy.ended()
             await world.proxy.start()
-    world.proxy.signal()
-    await world.proxy.ended()
+    if world.proxy.is_running:
+        world.proxy.signal()
+        await world.proxy.ended()
     world.proxy.preexec = None
     await world.proxy.start()
     figures = await world.settle(Rules(duplicates="crash", refused_stay_out=False))

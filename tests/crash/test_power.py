@@ -91,6 +91,7 @@ async def test_without_the_sync_a_power_cut_is_noticed(world: World, tmp_path: P
         await _recorded(world, tmp_path, 1.5, 40, syncs=0)
 
 
+@pytest.mark.torture
 @pytest.mark.settings(buffer={"durability": "os"})
 async def test_without_the_sync_a_killed_process_still_loses_nothing(world: World):
     await world.proxy.start()
