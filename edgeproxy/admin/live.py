@@ -3,7 +3,8 @@
 Nobody watching costs nothing: the intake is only watched while somebody is. Somebody watching is
 bounded: of each event that the filter may fit only a reference is kept on the event's way, at most
 LOOKS a second and QUEUE_BYTES at a time; decoding, masking and writing is done by the watcher's own
-task, for at most SHOWN a second. What is left out is counted, and said once a second.
+task, for at most SHOWN a second. Where no more than SHOWN could be shown anyway, because the filter
+tells without decoding, no more are kept. What is left out is counted, and said once a second.
 """
 
 import asyncio
@@ -62,6 +63,11 @@ class Wanted(Struct, frozen=True, forbid_unknown_fields=True):
             and self.type in {None, seen.type}
             and self.verdict in {None, seen.verdict, seen.code}
         )
+
+    @property
+    def most_looks(self) -> int:
+        """Events a second that are worth a look: more than are shown only where some may not fit."""
+        return SHOWN if self.event is self.user is self.text is None else LOOKS
 
     def fits(self, fields: dict[str, Any], body: bytes) -> bool:
         """Whether a decoded event fits, too."""
@@ -149,6 +155,7 @@ class _Watcher:
 
     def __init__(self, wanted: Wanted, journeys: Journeys | None) -> None:
         self._wanted = wanted
+        self._most_looks = wanted.most_looks
         self._journeys = journeys
         self._told: deque[bytes] = deque(maxlen=_TOLD)
         self._waiting: list[_Waiting] = []
@@ -161,7 +168,7 @@ class _Watcher:
     def hear(self, source: str, events: Sequence[Seen], now: int) -> None:
         """Keep what may be wanted, within bounds."""
         self._passed += len(events)
-        if self._looked >= LOOKS:
+        if self._looked >= self._most_looks:
             self._skipped += len(events)
             return
         for seen in events:
@@ -169,7 +176,7 @@ class _Watcher:
                 continue
             body = seen.raw if seen.sealed is None else seen.sealed.body
             size = len(memoryview(body))
-            if self._looked >= LOOKS or self._bytes + size > QUEUE_BYTES:
+            if self._looked >= self._most_looks or self._bytes + size > QUEUE_BYTES:
                 self._skipped += 1
                 continue
             self._looked += 1

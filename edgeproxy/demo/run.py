@@ -125,7 +125,7 @@ async def _shop(
         write_key=WRITE_KEY,
         api_host=urls.proxy.partition("://")[2],
         script=f"{urls.proxy}/browser/release/v1-latest/{script.name}?v={script.version}",
-        links={"sandbox": urls.sandbox, "admin": f"{urls.admin}/status"},
+        links={"sandbox": urls.sandbox, "admin": urls.admin},
     )
     runner = web.AppRunner(
         Shop(setup, sandbox, narrator).app, access_log=None, shutdown_timeout=1.0
@@ -165,7 +165,7 @@ def _welcome(urls: _Addresses, ports: Ports, options: Options) -> None:
     rows = (
         ("Shop page", urls.shop, "open this one and click"),
         ("Proxy", urls.proxy, "what SDKs talk to"),
-        ("Admin", f"{urls.admin}/status", "the proxy's state; also /metrics"),
+        ("Admin", urls.admin, "the operators' page; also /status, /metrics"),
         ("Sandbox", urls.sandbox, "a stand-in for Hightouch, and what arrived there"),
     )
     for name, url, text in rows:

@@ -18,6 +18,9 @@ NAMES = [
     *("package.json", "package-lock.json", "edgeproxy", "web"),
 ]
 CARRIED = {
+    "edgeproxy/bundled/admin.css",
+    "edgeproxy/bundled/admin.html",
+    "edgeproxy/bundled/admin.js.gz",
     "edgeproxy/bundled/events.min.js",
     "edgeproxy/bundled/events.min.js.br",
     "edgeproxy/bundled/events.min.js.gz",

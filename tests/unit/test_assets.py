@@ -49,6 +49,20 @@ def test_the_licences_of_what_is_bundled_are_beside_it():
     assert "MIT License" in text
 
 
+def test_the_page_is_bundled_with_its_licences_and_a_type_for_each_file():
+    kinds = {
+        name: assets.read(name).content_type for name in ("admin.html", "admin.css", "admin.js")
+    }
+    assert [kind.partition(";")[0] for kind in kinds.values()] == [
+        "text/html",
+        "text/css",
+        "text/javascript",
+    ]
+    text = (ROOT / "edgeproxy/bundled/THIRD_PARTY_LICENSES.txt").read_text()
+    assert "preact 10" in text
+    assert "uplot 1" in text
+
+
 def test_the_locks_name_no_registry():
     locks = [ROOT / "package-lock.json", ROOT / "tests/e2e/node/package-lock.json"]
     assert [lock for lock in locks if '"resolved"' in lock.read_text()] == []

@@ -98,12 +98,13 @@ function Findings({ label, findings }) {
 const GO = { 'dead-letters': 'Show the dead letters', setup: 'Open SDK set-up', live: 'Watch the events' }
 
 function Tiles({ overview, history }) {
-  const { status, fullInSeconds } = overview
+  const { status, fullInSeconds, findings } = overview
   const { buffer } = status
   const last = (name) => history?.[name].at(-1) ?? null
   const share = buffer.bytes / buffer.max_bytes
   const disk = status.not_ready || share > 0.9 ? 'bad' : share > 0.6 || (fullInSeconds ?? 1e9) < 86400 ? 'warn' : ''
-  const late = (buffer.oldest_age_seconds ?? 0) > 60
+  const stuck = findings.some(({ level }) => level === 'outage') && buffer.events > 0
+  const late = stuck || (buffer.oldest_age_seconds ?? 0) > 60
   return (
     <dl class="tiles">
       <Tile name="Accepted" value={rate(last('accepted'))} unit="/s" note={`${count(status.totals.accepted)} since the start`} />
