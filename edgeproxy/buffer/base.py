@@ -24,6 +24,7 @@ __all__ = [
     "Claimed",
     "DeadLetter",
     "LaneStats",
+    "Settled",
     "Stats",
 ]
 
@@ -50,6 +51,10 @@ class BufferHeldError(BufferFaultError):
 
 class BufferUnusableError(BufferFaultError):
     """The folder cannot hold a buffer: a network file system, a newer schema, no permission."""
+
+
+#: Told what became of a change: None, or why it failed.
+Settled = Callable[[BufferFaultError | None], None]
 
 
 class Claimed(Struct, gc=False):
@@ -117,10 +122,12 @@ class Buffer(Protocol):
         dead: Sequence[DeadLetter] = (),
         *,
         lane_max: int | None = None,
+        settled: Settled | None = None,
     ) -> asyncio.Future[None]:
         """Store events and dead letters in one transaction; durable when the future is done.
 
-        Cancelling the future does not cancel the storing. `lane_max` bounds the lane's bytes. Raises
+        Cancelling the future cancels neither the storing nor the call of `settled`, which comes
+        before anybody who awaits the future goes on. `lane_max` bounds the lane's bytes. Raises
         BufferFullError at once, or the future does, or BufferWriteError; then nothing was stored.
         """
 

@@ -13,15 +13,18 @@ from concurrent.futures import ThreadPoolExecutor
 import apsw
 from msgspec import Struct
 
-from edgeproxy.buffer.base import BufferClosedError, BufferFaultError, BufferWriteError
+from edgeproxy.buffer.base import (
+    BufferClosedError,
+    BufferFaultError,
+    BufferWriteError,
+    Settled,
+)
 from edgeproxy.buffer.faults import translate
 
 __all__ = ["Committer"]
 
 #: A job may raise BufferFaultError before its first statement: then it alone is left out.
 Job = Callable[[], None]
-#: Told what became of a job: None when it is committed. Called also when its caller was cancelled.
-Settled = Callable[[BufferFaultError | None], None]
 
 
 class _Waiting(Struct):

@@ -16,6 +16,7 @@ from edgeproxy.buffer.base import (
     Claimed,
     DeadLetter,
     LaneStats,
+    Settled,
     Stats,
 )
 from edgeproxy.buffer.deadletters import letter_size
@@ -61,6 +62,7 @@ class MemoryBuffer:
         dead: Sequence[DeadLetter] = (),
         *,
         lane_max: int | None = None,
+        settled: Settled | None = None,
     ) -> asyncio.Future[None]:
         """See `Buffer.append`."""
         size = sum(len(event.body) + ROW_OVERHEAD for event in events)
@@ -76,6 +78,8 @@ class MemoryBuffer:
             if events:
                 self._store(lane, received, events)
             self.dead += dead
+            if settled is not None:
+                settled(None)
 
         return self._later(commit)
 

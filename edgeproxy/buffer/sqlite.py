@@ -21,6 +21,7 @@ from edgeproxy.buffer.base import (
     Claimed,
     DeadLetter,
     LaneStats,
+    Settled,
     Stats,
 )
 from edgeproxy.buffer.commit import Committer
@@ -150,6 +151,7 @@ class SqliteBuffer:
         dead: Sequence[DeadLetter] = (),
         *,
         lane_max: int | None = None,
+        settled: Settled | None = None,
     ) -> asyncio.Future[None]:
         """See `Buffer.append`."""
         size = sum([len(event.body) for event in events]) + ROW_OVERHEAD * len(events)
@@ -164,11 +166,13 @@ class SqliteBuffer:
             if dead:
                 self._ledger.insert_dead(dead)
 
-        def settled(_: BufferFaultError | None) -> None:
+        def no_longer_pending(failure: BufferFaultError | None) -> None:
             self._pending[lane] -= size
+            if settled is not None:
+                settled(failure)
 
         self._pending[lane] = self._pending.get(lane, 0) + size
-        return self._committer.submit(job, settled)
+        return self._committer.submit(job, no_longer_pending)
 
     def claim(self, lane: str, max_events: int, max_bytes: int, overhead: int = 0) -> list[Claimed]:
         """See `Buffer.claim`. While a damaged database is being salvaged, nothing is given."""

@@ -8,7 +8,7 @@ from typing import Protocol
 import structlog
 from msgspec import Struct
 
-from edgeproxy.buffer.base import DeadLetter
+from edgeproxy.buffer.base import DeadLetter, Settled
 from edgeproxy.config import Source, Validation
 from edgeproxy.events.intake import Receipt, Sealed
 from edgeproxy.events.seen import Seen
@@ -37,6 +37,7 @@ class Storing(Protocol):
         dead: Sequence[DeadLetter] = (),
         *,
         lane_max: int | None = None,
+        settled: Settled | None = None,
     ) -> asyncio.Future[None]:
         """Store in one transaction."""
 
@@ -102,19 +103,21 @@ class Intake:
         for type_, count in found.types.items():
             self._metrics.received(source.name, type_, count)
         if found.sealed or found.letters:
+            storing = self._dedupe.begin(found.ids)
             stored = self._buffer.append(
                 source.name,
                 receipt.received,
                 found.sealed,
                 found.letters,
                 lane_max=source.max_size,
+                settled=storing.settle,
             )
-            self._dedupe.storing(found.ids, stored)
-            await asyncio.shield(stored)
+            self._dedupe.note(storing)
+            await stored
         # Repeats within this very request wait for the transaction above; those of another
         # request for that one's. If it fails, the repeat fails with it.
         for repeat in found.repeats:
-            await asyncio.shield(repeat)
+            await repeat.wait()
         self._count(source.name, found)
         if watched:
             for watcher in tuple(self._watchers):

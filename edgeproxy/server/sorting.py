@@ -1,6 +1,5 @@
 """One request's events, sorted: what is stored, what is a repeat, what is quarantined, and why."""
 
-import asyncio
 from itertools import compress
 from typing import Protocol
 
@@ -13,7 +12,7 @@ from edgeproxy.events import Event, Refusal
 from edgeproxy.events.intake import Receipt, Sealed, normalise, seal
 from edgeproxy.events.seen import Seen, Verdict
 from edgeproxy.events.verdicts import Filtered
-from edgeproxy.server.dedupe import Dedupe
+from edgeproxy.server.dedupe import Dedupe, Storing
 
 __all__ = ["Mapper", "Rejected", "Rules", "Sorting"]
 
@@ -64,7 +63,7 @@ class Sorting:
         self._own: set[int] = set()  # the same, to look them up
         self.rejected: list[Rejected] = []
         self.letters: list[DeadLetter] = []
-        self.repeats: set[asyncio.Future[None]] = set()  # that other requests are storing
+        self.repeats: set[Storing] = set()  # what other requests are storing
         self.duplicates = 0
         self.filtered: dict[str, int] = {}  # by rule
         self.types: dict[str, int] = {}

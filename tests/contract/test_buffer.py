@@ -240,8 +240,10 @@ async def test_dead_letters_can_come_with_events_or_alone(buffer):
 
 
 async def test_a_cancelled_append_is_stored_all_the_same(buffer):
-    buffer.append("shop", 1, [event(1, 0)]).cancel()
+    told = []
+    buffer.append("shop", 1, [event(1, 0)], settled=told.append).cancel()
     await buffer.append("shop", 1, [event(1, 1)])
+    assert told == [None]
     assert numbers(buffer.claim("shop", 10, ALL)) == [0, 1]
 
 

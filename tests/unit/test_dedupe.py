@@ -76,11 +76,28 @@ class Slow:
         self.appended = []
         self.came = asyncio.Semaphore(0)
 
-    def append(self, lane, received, events, dead=(), *, lane_max=None):
+    def append(self, lane, received, events, dead=(), *, lane_max=None, settled=None):
         stored = asyncio.get_running_loop().create_future()
-        self.appended.append((events, stored))
+        self.appended.append((events, Commit(stored, settled)))
         self.came.release()
         return stored
+
+
+class Commit:
+    """Ends as the test says, whether or not its sender still waits."""
+
+    def __init__(self, future, settled):
+        self.future, self.settled = future, settled
+
+    def set_result(self, result):
+        self.settled(None)
+        if not self.future.done():
+            self.future.set_result(result)
+
+    def set_exception(self, failure):
+        self.settled(failure)
+        if not self.future.done():
+            self.future.set_exception(failure)
 
 
 @pytest.fixture
@@ -159,11 +176,11 @@ async def test_the_largest_batch_is_sorted_in_good_time(slow):
 
 async def test_a_smaller_size_forgets_the_oldest():
     dedupe = Dedupe(10)
-    stored = asyncio.get_running_loop().create_future()
-    dedupe.storing([1, 2, 3], stored)
-    assert dedupe.seen(1) is stored
-    stored.set_result(None)
-    await asyncio.sleep(0)
+    storing = dedupe.begin([1, 2, 3])
+    dedupe.note(storing)
+    assert dedupe.seen(1) is storing
+    storing.settle(None)
+    await storing.wait()
     assert [dedupe.seen(n) for n in (1, 2, 3, 4)] == [True, True, True, False]
     dedupe.resize(1)
     assert [dedupe.seen(n) for n in (1, 2, 3)] == [False, False, True]
