@@ -33,6 +33,8 @@ class Rules(msgspec.Struct, frozen=True):
     #: Seconds by which a clock may be off that the scenario moves.
     clock_slack: float = 1.0
     payloads: bool = True
+    #: False where dead letters were replayed: those come after what their users sent meanwhile.
+    order: bool = True
     #: Told 200 and not on disk by the operator's choice ([buffer] durability "os").
     lost: int = 0
 
@@ -78,7 +80,8 @@ def findings(ledger: Ledger, left: Leftovers, rules: Rules) -> list[str]:
     found += _twofold_fates(ledger, dead, waiting, rules)
     found += _duplicates(ledger, rules)
     # What was lost is told above; that it holds nobody back any more is no further fault.
-    found += _order(ledger, dead + Counter(_missing(ledger, dead, waiting)))
+    if rules.order:
+        found += _order(ledger, dead + Counter(_missing(ledger, dead, waiting)))
     if rules.refused_stay_out:
         found += [
             f"{ref}: was refused (503) and arrived"

@@ -143,6 +143,17 @@ class Proxy:
             if line.startswith("VmHWM:"):
                 self.peak_memory_mb = max(self.peak_memory_mb, int(line.split()[1]) / 1024)
 
+    async def command(self, *arguments: str) -> asyncio.subprocess.Process:
+        """Start another command with this configuration; the caller waits for it or ends it."""
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "edgeproxy", *arguments, "--config", str(self.config)),
+            cwd=self.folder,
+            env=self._environment(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+
     async def get(self, path: str) -> tuple[int, bytes]:
         """Ask the admin listener."""
         reader, writer = await asyncio.open_connection(*self.admin, limit=2**22)
