@@ -1,7 +1,7 @@
 """Trying an event: what would become of it, and sending it as a test event."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -39,12 +39,12 @@ class _Rejected(Protocol):
 
 class _Taken(Protocol):
     @property
-    def rejected(self) -> list[Any]:
+    def rejected(self) -> Sequence[_Rejected]:
         """Events that became dead letters."""
 
 
 #: Takes one event as if a client had sent it: the source, the bytes, the receipt.
-Take = Callable[[Source, bytes, Receipt], Any]
+Take = Callable[[Source, bytes, Receipt], Awaitable[_Taken]]
 
 
 class Bench:
