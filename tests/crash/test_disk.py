@@ -41,6 +41,24 @@ async def _until_refused(world: World, requests: int) -> None:
     await world.until(lambda: refused() > before + requests, "clients to be refused")
 
 
+@pytest.mark.settings(buffer={"max_size": "3MiB"})
+async def test_a_full_buffer_refuses_and_recovers_by_itself(world: World):
+    world.upstream.choose = lambda _: _DOWN
+    await world.proxy.start()
+    world.load(6, padding=20_000)
+    await _until_refused(world, 20)
+    assert (await world.proxy.get("/readyz"))[0] == 503
+    stats = (await world.proxy.status())["buffer"]
+    assert stats["bytes"] <= 1.2 * 3 * 2**20
+    world.upstream.choose = lambda _: FINE
+    accepted = len([s for s in world.ledger.sent.values() if s.accepted])
+    await world.until(
+        lambda: len([s for s in world.ledger.sent.values() if s.accepted]) > accepted + 200,
+        "events to be accepted again",
+    )
+    await world.settle()
+
+
 @needs_root
 async def test_a_full_disk_refuses_and_recovers_by_itself(small_disk: Path, world: World):
     world.upstream.choose = lambda _: _DOWN

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from tests.crash.harness.oracle import Rules
+from tests.crash.harness.upstream import Plan
 from tests.crash.harness.world import World
 
 _AFTER_CRASHES = Rules(duplicates="crash")
@@ -70,4 +71,17 @@ async def test_killed_while_the_upstreams_answer_is_on_its_way_it_loses_nothing(
         assert await world.proxy.ended() == -9
         world.upstream.on_answered = lambda: None
         await world.proxy.start()
+    await world.settle(_AFTER_CRASHES)
+
+
+async def test_killed_while_it_starts_it_loses_nothing(world: World):
+    world.upstream.choose = lambda _: Plan(status=503, body=b"")
+    await world.proxy.start()
+    world.load(4, padding=4_000)
+    await world.pass_time(1.0)
+    for _ in range(5):
+        world.proxy.signal()
+        await world.proxy.ended()
+        await world.proxy.spawn()
+        await world.pass_time(0.3, 1.2)
     await world.settle(_AFTER_CRASHES)

@@ -66,3 +66,31 @@ async def test_frozen_for_three_seconds_it_goes_on(world: World):
 @pytest.mark.timeout(200)
 async def test_frozen_for_a_minute_it_goes_on(world: World):
     await _frozen(world, 60.0)
+
+
+async def test_stopped_while_it_starts_it_ends_without_harm(world: World):
+    await world.proxy.start()
+    world.load(3)
+    await world.pass_time(0.3)
+    await world.proxy.stop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        await world.proxy.spawn()
+        await world.pass_time(0.1, 1.0)
+        world.proxy.signal(number)
+        if number == signal.SIGHUP:
+            await world.pass_time(0.5)
+            world.proxy.signal(signal.SIGTERM)
+        # Before it hears signals, one ends it as it ends any process (Python makes SIGINT an error).
+        assert await world.proxy.ended() in {0, -number, 1 if number == signal.SIGINT else 0}
+    await world.settle()
+
+
+@pytest.mark.torture
+async def test_a_second_process_on_the_same_folder_ends_and_disturbs_nobody(world: World):
+    await world.proxy.start()
+    world.load(4)
+    second = await world.proxy.command("run")
+    output, _ = await asyncio.wait_for(second.communicate(), 30)
+    assert second.returncode == 1
+    assert b"held by another process" in output
+    await world.settle()
