@@ -113,9 +113,6 @@ class Metrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"edgeproxy_{name}", text, labels, registry=self.registry)
 
-        def times(name: str, text: str, bounds: tuple[float, ...]) -> Times:
-            return Times(f"edgeproxy_{name}", text, bounds)
-
         self._received = counter(
             "events_received_total", "Events in requests with a known key.", "source", "type"
         )
@@ -155,6 +152,16 @@ class Metrics:
         self._attempts = counter(
             "delivery_attempts_total", "Batches sent, by what came of it.", "lane", "outcome"
         )
+        self._begin_times()
+        # Children are looked up once: labels() takes a lock and builds a tuple of strings.
+        self._child: Callable[..., Counter] = cache(
+            lambda counter, *labels: counter.labels(*labels)
+        )
+
+    def _begin_times(self) -> None:
+        def times(name: str, text: str, bounds: tuple[float, ...]) -> Times:
+            return Times(f"edgeproxy_{name}", text, bounds)
+
         self.commit_seconds = times("commit_seconds", "One transaction and its sync.", _SECONDS)
         self.request_seconds = times(
             "request_seconds", "From a request's head to its answer.", _SECONDS
@@ -172,10 +179,6 @@ class Metrics:
             "lag": self.delivery_lag_seconds,
         }
         self.at_scrape(lambda: [times.family() for times in self._times.values()])
-        # Children are looked up once: labels() takes a lock and builds a tuple of strings.
-        self._child: Callable[..., Counter] = cache(
-            lambda counter, *labels: counter.labels(*labels)
-        )
 
     def _note(self, counter: Counter, labels: tuple[str, ...], events: int) -> None:
         key = counter, labels

@@ -18,6 +18,7 @@ QuarantineCode = Literal[
     "bad_type",
     "bad_timestamp",
     "rejected_upstream",
+    "set_aside",  # by a filter of the operator's
 ]
 QUARANTINE_CODES: tuple[str, ...] = QuarantineCode.__args__  # type: ignore[attr-defined]
 

@@ -10,7 +10,6 @@ from msgspec import Struct
 from edgeproxy.config import Mistake
 from edgeproxy.events.verdicts import QUARANTINE_CODES
 from edgeproxy.mapping.explaining import Explanation, preview, receipt_for
-from edgeproxy.mapping.filters import SET_ASIDE
 from edgeproxy.mapping.objects import Text, read_array, read_members
 from edgeproxy.mapping.paths import EVERY, Path, parse_path, show_path
 from edgeproxy.mapping.reading import Notes, plain
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Failure", "MappingTest", "read_tests", "run"]
 
 _KEYS = ("name", "source", "event", "json", "expect", "absent", "output", "verdict", "filter")
-_VERDICTS = ("accepted", "filtered", SET_ASIDE, *QUARANTINE_CODES)
+_VERDICTS = ("accepted", "filtered", *QUARANTINE_CODES)
 
 
 class MappingTest(Struct, frozen=True):
