@@ -23,13 +23,14 @@ class _Listing(Struct, forbid_unknown_fields=True):
     id: str | None = None
     type: str | None = None
     event: str | None = None
+    ids: tuple[int, ...] | None = None
     limit: int | None = None
     bodies: bool = False
     newest_first: bool = False
 
     def chosen(self) -> DeadLetterFilter:
         return DeadLetterFilter(
-            self.code, self.source, self.since, self.user, self.id, self.type, self.event
+            self.code, self.source, self.since, self.user, self.id, self.type, self.event, self.ids
         )
 
 
@@ -49,7 +50,7 @@ class DeadLetterRoutes:
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
         try:
-            asked = msgspec.convert(dict(request.query), _Listing, strict=False)
+            asked = _asked(request)
         except msgspec.ValidationError as error:
             return refused(400, "invalid_filter", str(error))
         found = self._desk.letters(
@@ -59,7 +60,7 @@ class DeadLetterRoutes:
 
     async def _count(self, request: web.Request) -> web.StreamResponse:
         try:
-            asked = msgspec.convert(dict(request.query), _Listing, strict=False)
+            asked = _asked(request)
         except msgspec.ValidationError as error:
             return refused(400, "invalid_filter", str(error))
         return json_answer(await self._desk.count(asked.chosen()))
@@ -75,6 +76,14 @@ class DeadLetterRoutes:
         if isinstance(chosen, web.Response):
             return chosen
         return await _stream(request, self._desk.purge(chosen))
+
+
+def _asked(request: web.Request) -> _Listing:
+    """What a query asks for; several numbers stand between commas."""
+    given: dict[str, Any] = dict(request.query)
+    if "ids" in given:
+        given["ids"] = given["ids"].split(",")
+    return msgspec.convert(given, _Listing, strict=False)
 
 
 async def _chosen(request: web.Request) -> DeadLetterFilter | web.Response:

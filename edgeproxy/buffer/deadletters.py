@@ -59,6 +59,7 @@ class DeadLetterFilter(Struct, frozen=True, forbid_unknown_fields=True):
     id: str | None = None  # the dead letter's number, or the event's messageId
     type: str | None = None  # as `type_and_name` has it; empty for none that can be read
     event: str | None = None  # likewise
+    ids: tuple[int, ...] | None = None  # one of these numbers; with none in it, nothing fits
 
     @property
     def looks_inside(self) -> bool:
@@ -232,6 +233,10 @@ def _where(chosen: DeadLetterFilter) -> tuple[str, list[str | int]]:
     if chosen.id is not None:
         conditions.append("(message_id = ? or cast(id as text) = ?)")
         values += [chosen.id, chosen.id]
+    if chosen.ids is not None:
+        # As one value: SQLite takes a limited number of them.
+        conditions.append("id in (select value from json_each(?))")
+        values.append(msgspec.json.encode(chosen.ids).decode())
     return " and ".join(conditions), values
 
 

@@ -132,4 +132,6 @@ def _no_rules() -> tuple[Mapper, Validation]:
 
 def _query(chosen: DeadLetterFilter) -> dict[str, str]:
     given = msgspec.structs.asdict(chosen)
+    if chosen.ids is not None:
+        given["ids"] = ",".join(map(str, chosen.ids))
     return {key: str(value) for key, value in given.items() if value is not None}

@@ -237,6 +237,17 @@ async def test_a_purge_removes_what_fits_and_counts_it(world: World):
     assert [found["code"] for found in await world.letters()] == ["too_old"]
 
 
+async def test_a_selection_is_purged_and_replayed_by_its_numbers(world: World):
+    await world.bury(*(letter(number) for number in range(5)))
+    ids = tuple(found["id"] for found in await world.letters())
+    chosen = DeadLetterFilter(ids=(ids[0], ids[3], ids[3] + 1_000))
+    assert (await world.desk.count(chosen)).count == 2
+    steps = [step async for step in world.desk.purge(chosen)]
+    assert (steps[-1].total, steps[-1].moved) == (2, 2)
+    progress = await world.replay(DeadLetterFilter(ids=(ids[3], ids[4])))
+    assert (progress.total, progress.done) == (1, 1)
+
+
 async def test_filters_choose(world: World):
     await world.bury(
         letter(1),

@@ -291,6 +291,11 @@ async def test_a_filter_chooses_dead_letters_by_what_it_names(tmp_path):
     assert chosen(id="m1") == [1]
     assert chosen(id="3") == [3]
     assert chosen(code="too_old", user="ann", since=35) == [4]
+    assert chosen(ids=(4, 2, 9)) == [2, 4]
+    assert chosen(ids=(1, 2), code="too_old") == [1]
+    assert chosen(ids=(1, 4), user="bob") == [4]
+    assert chosen(ids=tuple(range(4, 50_000))) == [4]
+    assert chosen(ids=()) == []
     newest = [s.id for s in iterate(connection, DeadLetterFilter(), newest_first=True)]
     assert newest == [4, 3, 2, 1]
     connection.close()

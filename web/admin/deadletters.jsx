@@ -57,7 +57,8 @@ export function DeadLetters({ params, refresh }) {
 }
 
 /** The filter that means a group; a group of unreadable events is all of its code. */
-function chosen({ source, code, event, type, id }) {
+function chosen({ source, code, event, type, id, ids }) {
+  if (ids !== undefined) return { ids }
   if (id !== undefined) return { id: String(id) }
   return event === '…' ? { source, code } : { source, code, event, type }
 }
@@ -75,6 +76,15 @@ async function exportLetters(filter) {
 function Letters({ group, onDoing }) {
   const [letters, setLetters] = useState([])
   const [open, setOpen] = useState(null)
+  const [picked, setPicked] = useState(new Set())
+  const selected = letters.filter(({ id }) => picked.has(id)) // of those that are still there
+  const selection = { ...group, ids: selected.map(({ id }) => id), count: selected.length }
+  const pick = (id, on) => {
+    const next = new Set(picked)
+    if (on) next.add(id)
+    else next.delete(id)
+    setPicked(next)
+  }
   useEffect(() => {
     const ending = new AbortController()
     const found = []
@@ -85,9 +95,25 @@ function Letters({ group, onDoing }) {
   return (
     <div class="letters">
       {group.count > SHOWN && <p class="soft">The latest {SHOWN} of {count(group.count)}.</p>}
+      <div class="selecting" role="group" aria-label="Selection">
+        <label class="check">
+          <input type="checkbox" disabled={!letters.length} checked={selected.length > 0 && selected.length === letters.length}
+            ref={(box) => { if (box) box.indeterminate = selected.length > 0 && selected.length < letters.length }}
+            onChange={(event) => setPicked(new Set(event.currentTarget.checked ? letters.map(({ id }) => id) : []))} />
+          Select all shown
+        </label>
+        <span class="soft" role="status">{selected.length > 0 && `${count(selected.length)} selected`}</span>
+        <div class="actions">
+          <button type="button" class="small" disabled={!selected.length} onClick={() => onDoing({ what: 'replay', group: selection })}>Replay selected</button>
+          <button type="button" class="small" disabled={!selected.length} onClick={() => exportLetters(chosen(selection))}>Export selected</button>
+          <button type="button" class="small danger" disabled={!selected.length} onClick={() => onDoing({ what: 'purge', group: selection })}>Purge selected</button>
+        </div>
+      </div>
       <ul>
         {letters.map((letter) => (
           <li key={letter.id}>
+            <input type="checkbox" checked={picked.has(letter.id)} aria-label={`Select ${letter.messageId || letter.id}`}
+              onChange={(event) => pick(letter.id, event.currentTarget.checked)} />
             <button type="button" class="link mono" onClick={() => setOpen(letter)}>{letter.messageId || `number ${letter.id}`}</button>
             <span class="soft">{moment(letter.diedAt)} · {size(letter.bytes)}</span>
             <button type="button" class="small" aria-label={`Replay ${letter.messageId || letter.id}`} onClick={() => onDoing({ what: 'replay', group: { ...group, id: letter.id, count: 1 } })}>Replay</button>
@@ -144,8 +170,13 @@ function Doing({ what, group, onClose }) {
   const [name, words] = WORDS[what]
   const [progress, setProgress] = useState(null)
   const [problem, setProblem] = useState('')
+  const [number, setNumber] = useState(group.count)
+  useEffect(() => {
+    // What was listed may have come to be more or fewer.
+    get(`api/deadletters/count${query(chosen(group))}`).then((found) => setNumber(found.count), () => undefined)
+  }, [])
   const run = async () => {
-    setProgress({ total: group.count, done: 0 })
+    setProgress({ total: number, done: 0 })
     try {
       await lines(`api/deadletters/${what}`, { method: 'POST', body: chosen(group) }, setProgress)
     } catch (error) {
@@ -154,10 +185,11 @@ function Doing({ what, group, onClose }) {
   }
   const left = progress && Object.values(progress.refused ?? {}).reduce((a, b) => a + b, 0)
   return (
-    <Dialog title={`${name} ${plural(group.count, 'dead letter')}`} onClose={onClose}>
-      <p>{group.id === undefined ? <><code>{group.code}</code> of {group.source}: {NAMED(group)}</> : <>Dead letter {group.id}</>}</p>
+    <Dialog title={`${name} ${plural(number, 'dead letter')}`} onClose={onClose}>
+      <p>{group.ids ? 'The selected ones of ' : ''}{group.id === undefined ? <><code>{group.code}</code> of {group.source}: {NAMED(group)}</> : <>Dead letter {group.id}</>}</p>
       <p class="soft">{words}</p>
       {progress && <progress max={Math.max(progress.total, 1)} value={progress.done} aria-label="Progress" />}
+      {progress && !progress.ended && <p class="soft">{count(progress.done)} of {count(progress.total)}</p>}
       <p role="status">
         {progress?.ended && (what === 'replay'
           ? `${count(progress.moved)} on their way again${progress.filtered ? `, ${count(progress.filtered)} removed by a filter` : ''}${left ? `, ${count(left)} refused again` : ''}.`
