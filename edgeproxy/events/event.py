@@ -199,13 +199,13 @@ def _overwritten(
         if kind is not Raw and kind is not str:
             return None
         name = b'"%b"' % key.encode()
-        at = raw.find(name)
+        at = raw.rfind(name)  # looking from the end is quicker than from the front
         begin = at + len(name) + 1
         value = bytes(old) if kind is Raw else _encode(old)
         end = begin + len(value)
         if at < 0 or raw[begin - 1] != _COLON or not raw.startswith(value, begin):
             return None
-        if raw.find(name, begin) >= 0:
+        if raw.find(name, 0, at) >= 0:
             return None
         if text is not None:
             raw = b"%b%b%b" % (raw[:begin], text, raw[end:])

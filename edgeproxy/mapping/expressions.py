@@ -75,7 +75,7 @@ class _Reads(Struct, frozen=True):
 class Expression:
     """A compiled expression. Evaluating it changes nothing and depends on the event alone."""
 
-    __slots__ = ("_error", "_evaluate", "_iterates", "_reads", "source")
+    __slots__ = ("_error", "_evaluate", "_iterates", "_names", "_reads", "source")
 
     def __init__(self, source: str, program: Any, reads: _Reads, *, iterates: bool) -> None:
         self.source = source
@@ -83,6 +83,7 @@ class Expression:
         self._error = _engine().error
         self._reads = reads
         self._iterates = iterates
+        self._names = (*reads.event, *(() if reads.item is None else ("item",)))
 
     @property
     def uses_item(self) -> bool:
@@ -97,12 +98,14 @@ class Expression:
                 whoever is shown the event anyway, never for a log.
         """
         binder = _Binder(self._iterates)
-        data: dict[str, Any] = {
-            name: binder.bind(wanted, view.text) for name, wanted in self._reads.event.items()
-        }
-        if self._reads.item is not None:
-            data["item"] = binder.bind(self._reads.item, lambda path: _inside(item, path))
-        if self._reads.source:
+        reads = self._reads
+        data = binder.bind(reads.event, view.text)
+        if reads.item is not None:
+            data.update(binder.bind({"item": reads.item}, lambda path: _inside(item, path)))
+        # Every variable is there, if only as null: what it lacks shows when it is selected.
+        for name in self._names:
+            data.setdefault(name, None)
+        if reads.source:
             data["source"] = source
         try:
             result = self._evaluate(data=data)
@@ -139,7 +142,6 @@ def _json(value: Any) -> Any:
 
 
 _SCALARS = frozenset({str, float, int, bool, type(None)})
-_ABSENT = object()
 
 
 class _Binder:
@@ -151,19 +153,16 @@ class _Binder:
         self._iterates = iterates
         self._left = MAX_READ
 
-    def bind(self, wanted: "_Wanted | Path", read: _Read) -> Any:
-        value = self._bind(wanted, read)
-        return None if value is _ABSENT else value
-
-    def _bind(self, wanted: "_Wanted | Path", read: _Read) -> Any:
-        if isinstance(wanted, tuple):
-            text = read(wanted)
-            return _ABSENT if text is None else self._convert(text)
+    def bind(self, wanted: _Wanted, read: _Read) -> dict[str, Any]:
+        """What is wanted, without what is absent."""
         found: dict[str, Any] = {}
         for name, inner in wanted.items():
-            value = self._bind(inner, read)
-            if value is not _ABSENT:
-                found[name] = value
+            if isinstance(inner, dict):
+                found[name] = self.bind(inner, read)
+                continue
+            text = read(inner)
+            if text is not None:
+                found[name] = self._convert(text)
         return found
 
     def _convert(self, text: Text) -> Any:

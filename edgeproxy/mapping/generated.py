@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from msgspec import Raw
 
 from edgeproxy.events import Event
-from edgeproxy.mapping.objects import Edits, Flat
+from edgeproxy.mapping.objects import Edits
 from edgeproxy.mapping.paths import Path
 from edgeproxy.mapping.plan import Chain, Input, Ready
 from edgeproxy.mapping.view import View
@@ -89,7 +89,6 @@ class _Writer:
         self._names: dict[str, Any] = {
             "NULL": Raw(b"null"),
             "EMPTY": {},
-            "Flat": Flat,
             "rewrite": rewrite,
         }
         self._reads: dict[Path, str] = {}
@@ -176,10 +175,10 @@ class _Writer:
             if len(path) == 1:
                 self._puts.setdefault(path, f"p{len(self._puts)}")
                 self._takes.setdefault(path, f"t{len(self._takes)}")
-        dicts = [*self._puts.items(), *self._takes.items()]
+        dicts = [*self._puts.values(), *self._takes.values()]
         lines = [
             *(f"{name} = view.members({path!r}) or EMPTY" for path, name in self._reads.items()),
-            *(f"{name} = {'Flat' if path in flat else 'dict'}()" for path, name in dicts),
+            *(f"{name} = {{}}" for name in dicts),
             "own = i = None",
             *self._body,
         ]

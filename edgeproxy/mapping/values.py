@@ -1,6 +1,7 @@
 """Values between JSON text and Python, with numbers that keep their spelling until computed with."""
 
 from decimal import Decimal
+from math import isfinite
 from typing import Any, TypeAlias
 
 import msgspec
@@ -41,12 +42,12 @@ def encode(value: Value) -> bytes:
     kind = type(value)
     if kind is str or kind is int or kind is bool or value is None:
         return _encode(value)
+    if kind is float:
+        return _float_text(value)
     if kind is Number:
         return str.encode(value)
     if kind is Decimal:
         return _decimal_text(value).encode()
-    if kind is float:
-        return _float_text(value)
     if kind is list:
         return b"[%b]" % b",".join([encode(item) for item in value])
     if kind is dict:
@@ -56,7 +57,7 @@ def encode(value: Value) -> bytes:
 
 
 def _float_text(value: float) -> bytes:
-    if value != value or value in (float("inf"), float("-inf")):  # noqa: PLR0124 - NaN
+    if not isfinite(value):
         raise Unfit("it is not a finite number")
     # 120.0 is written 120, so that a column keeps one type.
     if value.is_integer() and abs(value) < 2**53:

@@ -1,7 +1,5 @@
 """Noting new top-level fields on an event, so that its lens agrees with what will be sent."""
 
-from typing import cast
-
 import msgspec
 from msgspec import UNSET, Raw
 
@@ -27,7 +25,14 @@ def put(event: Event, key: str, text: Text | None) -> None:
         setattr(event.lens, key, UNSET if text is None else read(text))
 
 
-def rewrite(event: Event, key: str, view: View, puts: Flat, takes: Flat, edits: Edits) -> None:
+def rewrite(
+    event: Event,
+    key: str,
+    view: View,
+    puts: dict[str, Raw],
+    takes: dict[str, None],
+    edits: Edits,
+) -> None:
     """Put and take out members of one top-level object; what is put wins over what is taken.
 
     Args:
@@ -38,12 +43,11 @@ def rewrite(event: Event, key: str, view: View, puts: Flat, takes: Flat, edits: 
     was = view.top(key)
     members = None if was is None else view.members((key,))
     if was is None or members is None or Raw(_encode(members)) != was:
-        takes.update(puts)
-        edits[key] = takes
+        edits[key] = Flat({**takes, **puts})
         return
     for name in takes:
-        members.pop(str(name), None)
-    members.update(cast(dict[str, Raw], puts))
+        members.pop(name, None)
+    members.update(puts)
     now = _encode(members)
     if Raw(now) != was:
         put(event, key, now)
