@@ -353,12 +353,12 @@ async def test_the_set_up_has_this_proxys_address_and_ticks_when_the_first_event
 ):
     stage = await stage_factory(server={"public_url": "https://edge.example.com/collect"})
     screen = await screen_of(stage)
-    page = await screen.open("setup")
+    async with screen.page.expect_response(lambda answer: "/api/live" in answer.url):
+        page = await screen.open("setup")
     for sdk in await page.locator(".sdks button").all():
         await sdk.click()
         assert "edge.example.com" in await page.locator("pre.code").inner_text()
-    async with page.expect_response(lambda answer: "/api/live" in answer.url):
-        await page.get_by_role("button", name="Python").click()
+    await page.get_by_role("button", name="Python").click()
     await page.get_by_text("Waiting for the first event of this SDK").wait_for()
     library = {"library": {"name": "events-sdk-python"}}
     await send(stage, track("First Event", context=library))

@@ -62,19 +62,20 @@ function pieces(text, key) {
   return text.split(key).flatMap((part, index) => (index ? [<mark key={index}>{key}</mark>, part] : [part]))
 }
 
+const LIBRARIES = 100 // clients may name anything
+
 /** Waits for the SDK's first event, and says so when it is there. */
 function Arrival({ source, sdk }) {
-  const [seen, setSeen] = useState({ first: null, other: null })
+  const [seen, setSeen] = useState({}) // the first event of each library
   useEffect(() => {
-    setSeen({ first: null, other: null })
+    setSeen({})
     const ending = new AbortController()
     const follow = async () => {
       while (!ending.signal.aborted) {
         try {
           await lines(`api/live${query({ source })}`, { signal: ending.signal }, (line) => {
             if (line.kind !== 'event') return
-            const own = sdk.libraries.includes(line.library)
-            setSeen((was) => (own ? (was.first ? was : { ...was, first: line }) : was.other ? was : { ...was, other: line }))
+            setSeen((was) => (was[line.library] || Object.keys(was).length >= LIBRARIES ? was : { ...was, [line.library]: line }))
           })
         } catch { /* tried again below */ }
         await new Promise((done) => setTimeout(done, 1500))
@@ -82,8 +83,9 @@ function Arrival({ source, sdk }) {
     }
     follow()
     return () => ending.abort()
-  }, [source, sdk.id])
-  const { first, other } = seen
+  }, [source]) // not the SDK: what comes while the feed opens anew would be missed
+  const first = sdk.libraries.map((library) => seen[library]).find(Boolean)
+  const other = Object.values(seen)[0]
   return (
     <p class={first ? 'arrival here' : 'arrival'} role="status">
       <span class="tick" aria-hidden="true">{first ? '✓' : ''}</span>
