@@ -144,13 +144,14 @@ class Proxy(Process):
     """`edgeproxy run` on a buffer folder, delivering to `endpoint`."""
 
     def __init__(self, scratch: Path, buffer: Path, endpoint: str, config: str = "") -> None:
-        self.port, self._admin = free_port(), free_port()
+        self.port, admin = free_port(), free_port()
+        self.admin_url = f"http://127.0.0.1:{admin}"
         self.start_seconds = 0.0
         path = scratch / f"proxy-{self.port}.toml"
         path.write_text(
             f'[hightouch]\nwrite_key = "{KEY}"\nendpoint = "{endpoint}"\n'
             f'[server]\nhost = "127.0.0.1"\nport = {self.port}\n'
-            f"[admin]\nport = {self._admin}\n"
+            f"[admin]\nport = {admin}\n"
             f'[buffer]\npath = "{buffer}"\nmax_size = "64GiB"\n'
             f'[log]\nlevel = "warning"\n{config}'
         )
@@ -159,12 +160,12 @@ class Proxy(Process):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self.start_seconds = self.wait_for(f"http://127.0.0.1:{self._admin}/readyz")
+        self.start_seconds = self.wait_for(f"{self.admin_url}/readyz")
         return self
 
     def status(self) -> dict[str, Any]:
         """`GET /status`."""
-        return dict(get_json(f"http://127.0.0.1:{self._admin}/status"))
+        return dict(get_json(f"{self.admin_url}/status"))
 
     def totals(self) -> dict[str, int]:
         """The totals of `/status`."""
