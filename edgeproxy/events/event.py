@@ -56,6 +56,7 @@ _encode = msgspec.json.encode
 
 _QUOTE = ord('"')
 _COLON = ord(":")
+_BACKSLASH = ord("\\")
 _EMPTY = re.compile(rb"\s*\}")
 
 _RAW_FIELDS = frozenset({"context", "properties", "traits"})
@@ -65,6 +66,7 @@ _KEYS: Mapping[str, bytes] = {
     key: b'"%b":' % key.encode()
     for key in (*Lens.__struct_fields__, "integrations", "name", "groupId")
 }
+_NAMES: Mapping[str, bytes] = {key: text[:-1] for key, text in _KEYS.items()}
 
 
 def read(text: Raw | bytes) -> Any:
@@ -144,7 +146,8 @@ class Event:
                 self._added[key] = text
             return
         if self._put is None:
-            self._put, self._was = {}, {}
+            self._put, self._was = {key: text}, {key: getattr(self.lens, key, UNSET)}
+            return
         if key not in self._was:
             self._was[key] = getattr(self.lens, key, UNSET)
         self._put[key] = text
@@ -191,14 +194,14 @@ def _overwritten(
     Returns:
         None where it is not certain that a key's name stands nowhere but before its value.
     """
-    if b"\\" in raw:
+    if raw.find(_BACKSLASH) >= 0:
         return None  # a key may be spelled with an escape
     for key, text in put.items():
         old = was[key]
         kind = type(old)
         if kind is not Raw and kind is not str:
             return None
-        name = b'"%b"' % key.encode()
+        name = _NAMES.get(key) or b'"%b"' % key.encode()
         at = raw.rfind(name)  # looking from the end is quicker than from the front
         begin = at + len(name) + 1
         value = bytes(old) if kind is Raw else _encode(old)

@@ -83,7 +83,8 @@ class Expression:
         self._error = _engine().error
         self._reads = reads
         self._iterates = iterates
-        self._names = (*reads.event, *(() if reads.item is None else ("item",)))
+        wanted = reads.event if reads.item is None else {**reads.event, "item": reads.item}
+        self._names = tuple(name for name, inner in wanted.items() if not isinstance(inner, dict))
 
     @property
     def uses_item(self) -> bool:
@@ -102,7 +103,7 @@ class Expression:
         data = binder.bind(reads.event, view.text)
         if reads.item is not None:
             data.update(binder.bind({"item": reads.item}, lambda path: _inside(item, path)))
-        # Every variable is there, if only as null: what it lacks shows when it is selected.
+        # An absent variable is null.
         for name in self._names:
             data.setdefault(name, None)
         if reads.source:

@@ -66,7 +66,7 @@ class View:
         """One level of the object at a path without `[]`; None if there is no object."""
         if path in self._objects:
             return self._objects[path]
-        text = self.inside(path[:-1], path[-1])
+        text = self.top(str(path[0])) if len(path) == 1 else self.text(path)
         found = self._objects[path] = None if text is None else read_members(text)
         return found
 

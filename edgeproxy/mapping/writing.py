@@ -49,8 +49,14 @@ def rewrite(
         members.pop(name, None)
     members.update(puts)
     now = _encode(members)
-    if Raw(now) != was:
-        put(event, key, now)
+    text = Raw(now)
+    if text == was:
+        return
+    event.put(key, now)
+    if key in _RAW:
+        setattr(event.lens, key, text)
+    elif key in _JUDGED:
+        setattr(event.lens, key, read(text))
 
 
 def put_edits(event: Event, edits: Edits, view: View, failed: list[str] | None = None) -> None:
