@@ -87,7 +87,12 @@ class AdminApp:
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST, **NO_STORE})
 
     async def _show_status(self, _request: web.Request) -> web.Response:
-        return json_answer(self._status_document())
+        document = self._status_document()
+        if self._page is not None:
+            history = self._page.history
+            document["times"] = history.times()
+            document["full_in_seconds"] = history.full_in(document["buffer"]["max_bytes"])
+        return json_answer(document)
 
     def _status_document(self) -> dict[str, Any]:
         status: dict[str, Any] = msgspec.to_builtins(self._status())

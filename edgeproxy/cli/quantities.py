@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-__all__ = ["counted", "duration", "moment", "size"]
+__all__ = ["counted", "duration", "latency", "moment", "size"]
 
 
 def counted(number: int, thing: str) -> str:
@@ -33,6 +33,14 @@ def duration(seconds: float) -> str:
             rest = whole % length // part
             return f"{whole // length} {unit}" + (f" {rest} {smaller}" if rest else "")
     return f"{whole} s"
+
+
+def latency(seconds: float) -> str:
+    """To two digits: `0.38 ms`, `3.8 ms`, `38 ms`, `0.4 s`."""
+    ms = seconds * 1000
+    if ms >= 100:
+        return duration(seconds)
+    return f"{ms:.0f} ms" if ms >= 10 else f"{ms:.1f} ms" if ms >= 1 else f"{ms:.2f} ms"
 
 
 def moment(ms: int) -> str:

@@ -11,11 +11,12 @@ import msgspec
 
 from edgeproxy.cli.admin import AdminClient, NotRunningError, running_proxy
 from edgeproxy.cli.options import config_option, instance_option
-from edgeproxy.cli.quantities import counted, duration, size
+from edgeproxy.cli.quantities import counted, duration, latency, size
 
 __all__ = ["screen", "status"]
 
 _STATES = {"ok": "green", "backing_off": "yellow", "parked": "red"}
+_TIMES = ("answer", "commit", "delivery")
 _BAR = 20
 _RATES = ("accepted", "delivered", "quarantined")
 
@@ -38,8 +39,9 @@ def status(
 ) -> None:
     """The state of a running proxy on one screen.
 
-    What the buffer holds and how old that is, disk use against the limit, each lane's state with
-    the reason and what to do about it, dead letters, and totals since the start. Exit code 1 when
+    What the buffer holds and how old that is, disk use against the limit and when it will be full,
+    each lane's state with the reason and what to do about it, dead letters, how long answers,
+    commits and deliveries take (median and 99%), and totals since the start. Exit code 1 when
     the proxy does not run.
     """
     proxy = running_proxy(config_path, instance)
@@ -99,6 +101,10 @@ def screen(
     for lane in found["lanes"]:
         yield from _lane(lane)
     yield ""
+    times = [text for name in _TIMES if (text := _time(found, name))]
+    if times:
+        yield _row("Last 5 min", " · ".join(times))
+        yield ""
     totals = found["totals"]
     yield click.style("Since its start", bold=True)
     yield "  " + " · ".join(f"{value:,} {name}" for name, value in totals.items())
@@ -124,12 +130,22 @@ def _buffer(found: dict[str, Any]) -> Iterator[str]:
     colour = "red" if share > 0.9 else "yellow" if share > 0.6 else "green"
     bar = click.style("█" * filled, fg=colour) + click.style("░" * (_BAR - filled), dim=True)
     used = f"{size(buffer['bytes'])} of {size(buffer['max_bytes'])}"
+    full_in = found.get("full_in_seconds")
+    if full_in is not None and not found.get("not_ready"):
+        used += ", " + click.style(f"full in {duration(full_in)}", fg="yellow")
     yield _row("Disk", f"{bar} {share:.0%}, {used}")
     letters = found["dead_letters"]
     text = counted(letters["count"], "event")
     if letters["count"]:
         text = f"{click.style(text, fg='yellow')}, {size(letters['bytes'])}: edgeproxy deadletters list"
     yield _row("Dead letters", text)
+
+
+def _time(found: dict[str, Any], name: str) -> str:
+    """Median and 99th percentile of what took time, empty where nothing did."""
+    times = found.get("times", {}).get(name, {})
+    p50, p99 = times.get("p50"), times.get("p99")
+    return "" if p50 is None or p99 is None else f"{name} {latency(p50)} (p99 {latency(p99)})"
 
 
 def _lane(lane: dict[str, Any]) -> Iterator[str]:

@@ -158,6 +158,27 @@ async def test_dead_letters_are_grouped_and_shown_masked_until_asked(started):
     assert (await client.get("/api/deadletters/letters/99"))["code"] == "not_found"
 
 
+async def test_dead_letters_are_chosen_by_several_numbers(started):
+    client = await started()
+    await client.send(*({"type": "track", "anonymousId": "a"} for _ in range(3)))
+    assert (await client.get("/api/deadletters/count?ids=1,3,77"))["count"] == 2
+    for wrong in ("ids=", "ids=1,x", "ids=1,"):
+        assert (await client.get(f"/api/deadletters/count?{wrong}"))["code"] == "invalid_filter"
+    async with client.session.post(f"{client.admin}/api/deadletters/purge", json={"ids": []}) as r:
+        assert (await r.json(content_type=None))["moved"] == 0
+    async with client.session.post(f"{client.admin}/api/deadletters/purge", json={"ids": [3]}) as r:
+        assert b'"moved":1' in await r.read()
+    assert (await client.get("/api/deadletters/count"))["count"] == 2
+
+
+async def test_the_status_has_the_times_of_the_overview(started):
+    client = await started()
+    await client.send({"type": "track", "anonymousId": "a", "event": "E"})
+    status, overview = await client.get("/status"), await client.get("/api/overview")
+    assert status["times"]["commit"]["p99"] == overview["times"]["commit"]["p99"] > 0
+    assert status["full_in_seconds"] is overview["fullInSeconds"] is None
+
+
 async def test_an_event_is_tried_without_a_trace_and_sent_as_a_test(started):
     client = await started()
     event = '{"type":"track","userId":"u","event":"E","properties":{"n":12345678901234567890}}'

@@ -143,6 +143,21 @@ async def test_status_as_json_is_what_the_listener_says(proxy: Proxy):
     assert found["totals"] == proxy.status["totals"]
 
 
+def test_times_and_when_the_disk_is_full_are_said_where_they_are_known():
+    times = {
+        "answer": {"p50": 0.00042, "p99": 0.0123},
+        "commit": {"p50": 0.0021, "p99": 0.25},
+        "delivery": {"p50": None, "p99": None},
+    }
+    found = document(times=times, full_in_seconds=7500.0, lanes=[])
+    text = " ".join(" ".join(map(click.unstyle, screen(found, "here:1"))).split())
+    assert "Last 5 min answer 0.42 ms (p99 12 ms) · commit 2.1 ms (p99 0.2 s) Since" in text
+    assert "of 1.0 GiB, full in 2 h 5 min" in text
+    full = document(full_in_seconds=0.0, not_ready="the buffer is full", lanes=[])
+    assert "full in" not in "\n".join(screen(full, "here:1"))
+    assert "Last 5 min" not in "\n".join(screen(full, "here:1"))
+
+
 def test_watching_shows_rates():
     found = document(lanes=[])
     lines = "\n".join(map(click.unstyle, screen(found, "here:1", {"accepted": 12.25})))
