@@ -82,7 +82,11 @@ class View:
 
     def text(self, path: Path) -> Raw | None:
         """The JSON text at a path without `[]`; None if there is nothing."""
-        return self.inside(path[:-1], path[-1])
+        last = path[-1]
+        if len(path) > 1 and isinstance(last, str):
+            members = self.members(path[:-1])
+            return None if members is None else members.get(last)
+        return self.inside(path[:-1], last)
 
     def inside(self, around: Path, last: Segment) -> Raw | None:
         """As `text`, for callers who have cut the path before."""
