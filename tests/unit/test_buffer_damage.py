@@ -243,3 +243,33 @@ async def test_a_lane_whose_name_is_damaged_keeps_its_events(folder):
     assert found == list(range(300))
     assert buffer.lanes()[0] == "shop"
     await buffer.close()
+
+
+async def test_events_that_are_not_found_by_their_numbers_do_not_stay_for_ever(tmp_path):
+    folder = tmp_path / "buffer"
+    buffer = await opened(folder)
+    await buffer.append("shop", 1, [event(n % 7, n, size=700) for n in range(400)])
+    await buffer.close()
+    database = folder / DATABASE
+    content = database.read_bytes()
+    above = next(at for at in range(PAGE, len(content), PAGE) if content[at] == 5)  # no leaf
+    for pointer in range(above + 12, above + 12 + 2 * 10, 2):
+        cell = above + int.from_bytes(content[pointer : pointer + 2], "big")
+        ends = cell + 4 + 6  # the greatest number in the page below: its last seven bits
+        if content[ends] & 4:
+            break
+    flip(database, ends, 4)  # the way to the last four events of that page now leads past them
+    sequence = (content[ends - 1] & 0x7F) << 7 | content[ends]
+    buffer = await opened(folder)
+    taken = buffer.claim("shop", 400, ALL)
+    (lost,) = [event for event in taken if event.id & (1 << 14) - 1 == sequence]
+    with pytest.raises(BufferFaultError, match="not found by their numbers"):
+        await buffer.ack("shop", [lost])
+    await settled(buffer, [lost])
+    buffer.release("shop", [event for event in taken if event is not lost])
+    found, _ = await everything(buffer)
+    await buffer.close()
+    assert sorted([*found, *numbers([lost])]) == list(range(400))
+    buffer = await opened(folder)
+    assert await everything(buffer) == ([], [])
+    await buffer.close()
