@@ -64,6 +64,7 @@ class Delivery(msgspec.Struct):
     uncertain: bool = False  # an answer that may be taken for 2xx or for a failure
     answered: int | None = None
     at: float = 0.0  # seconds since 1970 when it was read
+    began_at: float = 0.0  # seconds, monotonic
     events: int = 0
 
 

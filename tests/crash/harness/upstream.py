@@ -19,7 +19,7 @@ import msgspec
 
 from tests.crash.harness.ledger import Delivery, Ledger
 
-__all__ = ["FINE", "Plan", "Upstream"]
+__all__ = ["FINE", "PROMPT", "Plan", "Upstream"]
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -41,6 +41,10 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 FINE = Plan()
+
+#: Seconds from a request's first byte to its answer within which no proxy gives up. What takes longer
+#: here was not taken for an answer with certainty.
+PROMPT = 0.2
 
 #: Chooses a plan when a request's head was read: given the write key.
 Choose = Callable[[str], Plan]
@@ -122,11 +126,11 @@ class Upstream:
         first = await reader.read(1)
         if not first:
             return False
-        began = self._ledger.tick()
+        began, began_at = self._ledger.tick(), time.monotonic()
         head = first + await reader.readuntil(b"\r\n\r\n")
         line, *rest = head.decode("latin-1").split("\r\n")
         headers = {k.lower(): v.strip() for k, _, v in (r.partition(":") for r in rest if r)}
-        delivery = Delivery(len(self._ledger.deliveries), connection, began)
+        delivery = Delivery(len(self._ledger.deliveries), connection, began, began_at=began_at)
         self._ledger.deliveries.append(delivery)
         delivery.key = _key(headers)
         plan = self.choose(delivery.key)
@@ -169,6 +173,8 @@ class Upstream:
                 await asyncio.sleep(plan.delay)
         elif plan.delay:
             await asyncio.sleep(plan.delay)
+        if time.monotonic() - delivery.began_at > PROMPT or writer.is_closing():
+            delivery.uncertain = True  # the proxy may have given up on it already
         # Before the write: the proxy may act on the answer before this coroutine goes on.
         delivery.status = plan.status
         delivery.answered = self._ledger.tick()
