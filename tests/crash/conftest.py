@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pytest
 
 from tests.crash.harness.process import Settings
 from tests.crash.harness.world import World, open_world
+
+# JSON has numbers of any length; only Python's reader bounds them (to 4300 digits).
+sys.set_int_max_str_digits(0)
 
 
 @pytest.fixture
