@@ -55,7 +55,7 @@ async def _with_dead_letters(world: World) -> int:
     world.upstream.judge = lambda _, texts: refused if any(map(_is_poison, texts)) else None
     await world.proxy.start()
     world.load(4, users=20, patience=Patience(pause=0.05))
-    await world.pass_time(2.0)
+    await world.pass_time(1.2)
     await world.stop_senders()
     await world.empty()
     world.upstream.heal()
@@ -66,7 +66,7 @@ async def _with_dead_letters(world: World) -> int:
 
 async def test_a_replay_that_is_broken_off_neither_loses_nor_doubles_anything(world: World):
     await _with_dead_letters(world)
-    for _ in range(3):
+    for _ in range(2):
         replay = await world.proxy.command("deadletters", "replay", "--yes")
         await world.pass_time(0.2, 0.7)
         if replay.returncode is None:

@@ -48,7 +48,7 @@ async def test_a_buffer_that_breaks_another_promise_is_noticed(
     world.upstream.choose = lambda _: Plan(delay=world.rng.uniform(0, 0.1))
     await world.proxy.start()
     world.load(4, patience=Patience(most=10), users=1)
-    await world.pass_time(1.0)
+    await world.pass_time(0.6)
     await world.stop_senders()
     await world.proxy.stop()
     with pytest.raises(OracleError, match=words):
