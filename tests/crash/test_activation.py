@@ -28,7 +28,7 @@ async def _restarted(world: World, times: int) -> None:
             ),
         )
         for _ in range(times):
-            await world.pass_time(0.05, 0.2)
+            await world.pass_time(0.02, 0.15)
             assert await proxy.stop() == 0
             await proxy.start()
         figures = await world.settle()

@@ -18,7 +18,10 @@ from tests.crash.harness.world import World
 _DAY = 86_400.0
 
 
-@pytest.mark.parametrize("steps", [(_DAY, 0.0, -_DAY, 0.0), (3.0, -3.0, 0.5, 0.0)])
+@pytest.mark.parametrize(
+    "steps",
+    [(_DAY, 0.0, -_DAY, 0.0), pytest.param((3.0, -3.0, 0.5, 0.0), marks=pytest.mark.torture)],
+)
 async def test_the_clock_steps_and_nothing_is_lost_or_expired(
     world: World, tmp_path: Path, steps: tuple[float, ...]
 ):

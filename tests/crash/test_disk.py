@@ -77,6 +77,7 @@ async def test_a_full_disk_refuses_and_recovers_by_itself(small_disk: Path, worl
     await world.settle()
 
 
+@pytest.mark.torture
 @needs_root
 async def test_a_disk_that_others_fill_and_empty_loses_nothing(small_disk: Path, world: World):
     filler = small_disk / "filler"
@@ -129,7 +130,7 @@ def _fill(filler: Path) -> None:
     ("calls", "when"),
     [
         ("fdatasync,fsync", "10+15"),
-        ("pwrite64", "100..200"),
+        pytest.param("pwrite64", "100..200", marks=pytest.mark.torture),
         pytest.param("fdatasync,fsync", "25..60", marks=pytest.mark.torture),
         pytest.param("pwrite64", "80+40", marks=pytest.mark.torture),
         pytest.param("pread64", "60+10", marks=pytest.mark.torture),
@@ -205,7 +206,8 @@ def _flip(path: Path, at: int) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        *("wal_cut", "database_flipped", "database_empty"),
+        *("wal_cut", "database_flipped"),
+        pytest.param("database_empty", marks=pytest.mark.torture),
         pytest.param("wal_flipped", marks=pytest.mark.torture),
         pytest.param("database_cut", marks=pytest.mark.torture),
         pytest.param("database_foreign", marks=pytest.mark.torture),

@@ -1,6 +1,6 @@
 """Requests that nobody would write: what SDKs send, mutated without mercy.
 
-Eight seconds by default; CRASH_FUZZ_SECONDS (`make fuzz`: a minute) says otherwise.
+Six seconds by default; CRASH_FUZZ_SECONDS (`make fuzz`: a minute) says otherwise.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pytest
 from tests.crash.harness.senders import Answer, Patience, answer
 from tests.crash.harness.world import World
 
-_SECONDS = float(os.environ.get("CRASH_FUZZ_SECONDS", "8"))
+_SECONDS = float(os.environ.get("CRASH_FUZZ_SECONDS", "6"))
 _CAPTURES = Path(__file__).parents[1] / "captures"
 #: Every answer that the contract knows, and what its body must be.
 _REFUSALS = {

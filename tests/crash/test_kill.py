@@ -20,7 +20,7 @@ async def _killed_at_random(world: World, times: int) -> None:
     await world.proxy.start()
     world.load(6)
     for _ in range(times):
-        await world.pass_time(0.05, 0.8)
+        await world.pass_time(0.05, 0.6)
         world.proxy.signal()
         assert await world.proxy.ended() in KILLED
         await world.proxy.start()
@@ -63,6 +63,7 @@ async def test_killed_often_at_the_worst_moment_it_loses_nothing(
     await _killing_itself(world, place, every, 40)
 
 
+@pytest.mark.torture
 async def test_killed_while_the_upstreams_answer_is_on_its_way_it_loses_nothing(world: World):
     await world.proxy.start()
     world.load(6)
@@ -77,6 +78,7 @@ async def test_killed_while_the_upstreams_answer_is_on_its_way_it_loses_nothing(
     await world.settle(_AFTER_CRASHES)
 
 
+@pytest.mark.torture
 async def test_killed_while_it_starts_it_loses_nothing(world: World):
     world.upstream.choose = lambda _: Plan(status=503, body=b"")
     await world.proxy.start()

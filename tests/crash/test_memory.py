@@ -31,7 +31,7 @@ async def test_out_of_memory_again_and_again_it_loses_nothing(world: World):
     world.proxy.preexec = limited
     await world.proxy.start()
     world.load(8, patience=Patience(tolerant=True, most=60), padding=60_000)
-    for _ in range(5):
+    for _ in range(4):
         await world.pass_time(0.1, 0.6)
         if not world.proxy.is_running:
             await world.proxy.ended()

@@ -80,6 +80,7 @@ async def test_a_replay_that_is_broken_off_neither_loses_nor_doubles_anything(wo
     assert figures.delivered == figures.accepted
 
 
+@pytest.mark.torture
 async def test_killed_during_a_replay_it_loses_nothing(world: World):
     await _with_dead_letters(world)
     for _ in range(2):

@@ -169,6 +169,7 @@ async def test_an_upstream_that_refuses_everything_buries_nothing(world: World):
     assert figures.dead == 0
 
 
+@pytest.mark.torture
 async def test_the_proxy_lives_on_when_many_answers_are_slow(world: World):
     world.upstream.choose = lambda _: Plan(delay=world.rng.choice([0, 0, 0.3, 1.0]))
     await world.proxy.start()
