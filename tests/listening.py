@@ -44,6 +44,7 @@ class Unmapped:
     """A mapper that leaves events alone."""
 
     revision = "none"
+    short_way = None
 
     def apply(self, event: Event, source: str) -> Refusal | Filtered | None:
         return None

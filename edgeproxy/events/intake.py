@@ -25,7 +25,16 @@ from edgeproxy.events.event import (
 from edgeproxy.events.times import parse_time, rfc3339
 from edgeproxy.events.verdicts import TYPES, Refusal
 
-__all__ = ["CLIENT_LIBRARIES", "Receipt", "Sealed", "dated", "normalise", "seal", "user_of"]
+__all__ = [
+    "CLIENT_LIBRARIES",
+    "SENT_AT_SIZE",
+    "Receipt",
+    "Sealed",
+    "dated",
+    "normalise",
+    "seal",
+    "user_of",
+]
 
 #: `context.library.name` of SDKs that run on a user's own device, so that the address they come
 #: from is the user's. Hightouch's from captures and sources; Segment's and RudderStack's likewise.
@@ -222,7 +231,8 @@ def dated(sent_at: int) -> bytes:
     return b'{"sentAt":"%b",' % rfc3339(sent_at)
 
 
-_SENT_AT_SIZE = len(dated(0)) - 1
+SENT_AT_SIZE = len(dated(0)) - 1
+"""Bytes that its `sentAt` adds to a sealed event."""
 
 
 def seal(event: Event, receipt: Receipt, *, max_event: int, max_age: float) -> Sealed | Refusal:
@@ -247,8 +257,8 @@ def seal(event: Event, receipt: Receipt, *, max_event: int, max_age: float) -> S
     if lens.sentAt is not UNSET:
         event.put("sentAt", None)
     body = event.body()
-    if len(body) + _SENT_AT_SIZE > max_event:
-        size = len(body) + _SENT_AT_SIZE
+    if len(body) + SENT_AT_SIZE > max_event:
+        size = len(body) + SENT_AT_SIZE
         return Refusal("event_too_large", f"the event is {size} bytes; the most is {max_event}")
     skew = None if sent_at is None else sent_at - receipt.received
     return Sealed(body, user_of(lens), str(lens.messageId), lens.type, skew, age)

@@ -19,7 +19,7 @@ from edgeproxy.mapping.objects import Edits, edit, is_null, read_members
 from edgeproxy.mapping.table import TIMES, FieldType, Tree, context_types, fields_of
 from edgeproxy.mapping.writing import put
 
-__all__ = ["FIELDS", "Checker", "Types"]
+__all__ = ["FIELDS", "AnyObject", "Checker", "Types", "strict"]
 
 #: What the field table is called where a rule is named.
 FIELDS = "fields.csv"
@@ -27,7 +27,7 @@ FIELDS = "fields.csv"
 Types = Literal["coerce", "forward", "quarantine"]
 
 
-class _AnyObject(msgspec.Struct):
+class AnyObject(msgspec.Struct, gc=False):
     """Accepts every JSON object and keeps nothing of it."""
 
 
@@ -37,17 +37,18 @@ _STRICT: Mapping[FieldType, Any] = {
     # A number too large for a float fails here and is then judged by its text.
     "Number": float | None,
     "Integer": int | None,
-    "Object": _AnyObject | None,
+    "Object": AnyObject | None,
     "Boolean/String": bool | str | None,
 }
 
 
-def _strict(tree: Tree) -> type[msgspec.Struct]:
+def strict(tree: Tree) -> type[msgspec.Struct]:
+    """A type that takes an object whose fields, where it has them, have the tree's types."""
     fields = [
-        (name, _strict(kind) | None if isinstance(kind, Mapping) else _STRICT[kind], None)
+        (name, strict(kind) | None if isinstance(kind, Mapping) else _STRICT[kind], None)
         for name, kind in tree.items()
     ]
-    return msgspec.defstruct("_Strict", fields)
+    return msgspec.defstruct("Strict", fields, gc=False)
 
 
 #: Contexts that were found to be right are remembered: so many, and no larger ones (4 MB in all).
@@ -87,7 +88,7 @@ class Checker:
         self.types = types
         """`validation.types`."""
         self._counters = counters
-        self._context = msgspec.json.Decoder(_strict(context_types()))
+        self._context = msgspec.json.Decoder(strict(context_types()))
         self._good: set[bytes] = set()
         self._rows: Mapping[str, Mapping[str, FieldType]] = {
             kind: {row.output: row.type for row in fields_of(kind) if "." not in row.output}

@@ -12,6 +12,7 @@ from edgeproxy.mapping.explaining import Explanation, Limits, preview, receipt_f
 from edgeproxy.mapping.filters import Filter, judge
 from edgeproxy.mapping.names import Names
 from edgeproxy.mapping.paths import Path, parse_path
+from edgeproxy.mapping.plain import ShortWay, seal_plain
 from edgeproxy.mapping.plan import ready_chains
 from edgeproxy.mapping.pruning import Pruner
 from edgeproxy.mapping.rules import EventRule, MappingSet, Rule
@@ -53,6 +54,8 @@ class Mapper:
         self._twin: Mapper | None = None
         self._has_rules = not mapping.is_empty
         self._plain = mapping.is_empty and not filters
+        self.short_way: ShortWay | None = seal_plain if self._plain else None
+        """Does for most events what `normalise`, `apply` and `seal` do; None where rules are to see them."""
         self._plans: dict[tuple[str, str, str], tuple[Plan, Pruner | None]] = {}
         self._found: dict[str, EventRule | None] = {}
         self._stay: frozenset[Path] = frozenset(parse_path(row.output) for row in field_table())

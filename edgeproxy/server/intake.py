@@ -94,11 +94,11 @@ class Intake:
         """
         watched = bool(self._watchers)
         found = Sorting(source.name, receipt, self._rules, self._dedupe, watched=watched)
-        for index, raw in enumerate(events):
-            if index % _SLICE == _SLICE - 1:
+        found.add(events[:_SLICE], 0, is_utf8=is_utf8)
+        if len(events) > _SLICE:
+            for first in range(_SLICE, len(events), _SLICE):
                 await asyncio.sleep(0)
-            found.add(index, raw, is_utf8=is_utf8)
-        if len(events) >= _SLICE:
+                found.add(events[first : first + _SLICE], first, is_utf8=is_utf8)
             found.look_again()
         for type_, count in found.types.items():
             self._metrics.received(source.name, type_, count)

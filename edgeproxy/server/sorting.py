@@ -1,5 +1,6 @@
 """One request's events, sorted: what is stored, what is a repeat, what is quarantined, and why."""
 
+from collections.abc import Callable, Sequence
 from itertools import compress
 from typing import Protocol
 
@@ -23,6 +24,10 @@ class Mapper(Protocol):
     @property
     def revision(self) -> str:
         """Which mapping set this is."""
+
+    @property
+    def short_way(self) -> Callable[[bytes, Receipt, int, float], Sealed | None] | None:
+        """What seals most events in one step; None where `apply` has to see every event."""
 
     def apply(self, event: Event, source: str) -> Refusal | Filtered | None:
         """Turn an event into what Hightouch expects, in place."""
@@ -69,8 +74,26 @@ class Sorting:
         self.types: dict[str, int] = {}
         self.seen: list[Seen] = []  # all of them, where somebody watches
 
-    def add(self, index: int, raw: bytes, *, is_utf8: bool) -> None:
-        """Take the next event through its way in: normalised, mapped, judged."""
+    def add(self, events: Sequence[bytes], first: int, *, is_utf8: bool) -> None:
+        """Take the next events through their way in; the first of them is the request's `first`."""
+        limits = self._rules.validation
+        max_event, max_age = limits.max_event, limits.max_age * 1000
+        short_way = self._rules.mapper.short_way if is_utf8 else None
+        source, receipt, types = self._source, self._receipt, self.types
+        for index, raw in enumerate(events, first):
+            sealed = short_way and short_way(raw, receipt, max_event, max_age)
+            if sealed is None:
+                self._add_the_long_way(index, raw, is_utf8=is_utf8)
+                continue
+            types[sealed.type] = types.get(sealed.type, 0) + 1
+            id_ = hash((source, sealed.message_id))
+            if self._is_repeat(id_):
+                self._note("duplicate", raw, sealed.type, sealed.message_id)
+            else:
+                self._accept(raw, sealed, id_)
+
+    def _add_the_long_way(self, index: int, raw: bytes, *, is_utf8: bool) -> None:
+        """Normalise, map and judge one event."""
         event = normalise(raw, self._receipt, is_utf8=is_utf8)
         if isinstance(event, Refusal):
             self._quarantine(index, raw, None, event)
@@ -80,13 +103,13 @@ class Sorting:
         self.types[type_] = self.types.get(type_, 0) + 1
         id_ = hash((self._source, str(lens.messageId)))
         if self._is_repeat(id_):
-            self._note("duplicate", raw, event)
+            self._note_event("duplicate", raw, event)
             return
         rules = self._rules
         verdict = rules.mapper.apply(event, self._source)
         if isinstance(verdict, Filtered):
             self.filtered[verdict.rule] = self.filtered.get(verdict.rule, 0) + 1
-            self._note("filtered", raw, event, code=verdict.rule)
+            self._note_event("filtered", raw, event, code=verdict.rule)
             return
         limits = rules.validation
         sealed = verdict or seal(
@@ -95,11 +118,14 @@ class Sorting:
         if isinstance(sealed, Refusal):
             self._quarantine(index, raw, event, sealed)
             return
+        self._accept(raw, sealed, id_)
+
+    def _accept(self, raw: bytes, sealed: Sealed, id_: int) -> None:
         self.sealed.append(sealed)
         self.ids.append(id_)
         self._own.add(id_)
         if self._watched:
-            self._note("accepted", raw, event, sealed=sealed)
+            self._note("accepted", raw, sealed.type, sealed.message_id, sealed)
 
     def look_again(self) -> None:
         """Drop what another request began to store while this one was being sorted."""
@@ -127,7 +153,7 @@ class Sorting:
         id_ = None if event is None else str(event.lens.messageId)
         self._encoded_receipt = self._encoded_receipt or msgspec.json.encode(self._receipt)
         self.rejected.append(Rejected(index, id_, refusal.code, refusal.message))
-        self._note("quarantined", raw, event, code=refusal.code, message=refusal.message)
+        self._note_event("quarantined", raw, event, code=refusal.code, message=refusal.message)
         self.letters.append(
             DeadLetter(
                 lane=self._source,
@@ -143,18 +169,30 @@ class Sorting:
             )
         )
 
-    def _note(
+    def _note_event(
         self,
         verdict: Verdict,
         raw: bytes,
         event: Event | None,
         *,
+        code: str = "",
+        message: str = "",
+    ) -> None:
+        type_, id_ = "", ""
+        if event is not None:
+            type_, id_ = str(event.lens.type or ""), str(event.lens.messageId)
+        self._note(verdict, raw, type_, id_, code=code, message=message)
+
+    def _note(
+        self,
+        verdict: Verdict,
+        raw: bytes,
+        type_: str,
+        id_: str,
         sealed: Sealed | None = None,
+        *,
         code: str = "",
         message: str = "",
     ) -> None:
         if self._watched:
-            type_, id_ = "", ""
-            if event is not None:
-                type_, id_ = str(event.lens.type or ""), str(event.lens.messageId)
             self.seen.append(Seen(verdict, raw, type_, id_, sealed, code, message))
