@@ -205,7 +205,7 @@ async def start(
         )
         opened.push_async_callback(upstream.close)
         service = Service(settings, read_settings, metrics, buffer, upstream)
-        server = ProxyServer(service.clients.handle)
+        server = ProxyServer(service.clients.handle, begin=service.clients.begin)
         patience = _HANDOVER_SECONDS if sockets.are_handed_over else _REQUEST_SECONDS
         clients = Listener(
             web.ServerRunner(server, shutdown_timeout=_CLOSE_SECONDS), sockets.clients, tls

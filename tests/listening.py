@@ -245,7 +245,7 @@ async def serving(
         now=lambda: proxy.now,
         body_timeout=body_timeout,
     )
-    server = ProxyServer(app.handle, patience)
+    server = ProxyServer(app.handle, patience, begin=app.begin)
     runner = web.ServerRunner(server, shutdown_timeout=1.0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -1,11 +1,23 @@
 """What clients are told. Success is exactly one body; every error has one shape (the contract)."""
 
+import time
+from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
-__all__ = ["SUCCESS", "RefusedError", "error", "json_answer", "partly", "success"]
+__all__ = [
+    "SUCCESS",
+    "RefusedError",
+    "as_bytes",
+    "error",
+    "json_answer",
+    "partly",
+    "success",
+    "success_bytes",
+]
 
 SUCCESS = b'{"success":true}'
 _JSON = "application/json"
@@ -53,3 +65,25 @@ def error(status: int, code: str, message: str) -> web.Response:
     """Answer that a request was refused."""
     body = msgspec.json.encode(_Error(HTTPStatus(status).phrase, code, message))
     return json_answer(body, status)
+
+
+def success_bytes() -> bytes:
+    """`success` as it goes over the wire, in HTTP/1.1 and without an end to the connection."""
+    return _success_in(int(time.time()))
+
+
+@lru_cache(maxsize=2)
+def _success_in(second: int) -> bytes:
+    return as_bytes(success(), second)
+
+
+def as_bytes(answer: web.Response, second: int | None = None) -> bytes:
+    """An answer as it goes over the wire, likewise; `second` is the time of day that it tells."""
+    body = answer.body if isinstance(answer.body, bytes) else b""
+    lines = [f"HTTP/1.1 {answer.status} {answer.reason}"]
+    lines += [f"{name}: {value}" for name, value in answer.headers.items()]
+    lines += [
+        f"{hdrs.CONTENT_LENGTH}: {len(body)}",
+        f"{hdrs.DATE}: {formatdate(second, usegmt=True)}",
+    ]
+    return "\r\n".join([*lines, "\r\n"]).encode("utf-8", "surrogateescape") + body

@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from urllib.parse import unquote
+from collections.abc import Callable
 
 import msgspec
 import structlog
 from aiohttp import hdrs, web
+from multidict import MultiMapping
 
 from edgeproxy.buffer.base import BufferFaultError, BufferFullError
 from edgeproxy.config import Settings, Source
@@ -21,11 +21,13 @@ from edgeproxy.events.envelope import (
 from edgeproxy.events.intake import Receipt
 from edgeproxy.events.times import parse_time
 from edgeproxy.metrics import Metrics
-from edgeproxy.server import answers, clients, origins, sdk_settings
+from edgeproxy.server import answers, clients, origins
 from edgeproxy.server.answers import RefusedError
-from edgeproxy.server.bodies import BODY_TIMEOUT, read_body
-from edgeproxy.server.cookies import CookieService
-from edgeproxy.server.intake import Intake, Taken
+from edgeproxy.server.bodies import BODY_TIMEOUT, decompress, read_body
+from edgeproxy.server.clients import key_in_query
+from edgeproxy.server.intake import MOST_AT_ONCE, Intake, Taken
+from edgeproxy.server.others import Others
+from edgeproxy.server.protocol import MOST_AT_HAND, Asked
 from edgeproxy.server.refusals import Refusals
 from edgeproxy.server.routes import Route, route
 from edgeproxy.server.script import ScriptService
@@ -37,8 +39,6 @@ _log = structlog.get_logger("edgeproxy.server")
 
 #: Seconds after which a client may try again when the buffer is full.
 _RETRY_AFTER = "5"
-#: Bodies up to this size are walked on the loop even when something in them is broken.
-_SMALL_BODY = 262_144
 #: Larger bodies at a time: opening one can take 25 times its size in memory.
 _MOST_OPENING = 2
 #: What a request's envelope (its `context` above all) may add to its events all together. Without
@@ -71,9 +71,7 @@ class ClientApp:
         self._body_timeout = body_timeout
         self._intake = intake
         self._metrics = metrics
-        self._ready = ready
-        self._script = script
-        self._cookies = CookieService()
+        self._others = Others(ready, script)
         self._opening = asyncio.Semaphore(_MOST_OPENING)
         self._now = now
         self._full_logged = 0.0
@@ -84,6 +82,7 @@ class ClientApp:
         """Apply changed settings to the requests that come from now on."""
         self._settings = settings.server
         self._sources = Sources(settings.sources)
+        self._others.configure(settings, self._sources)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
@@ -92,10 +91,7 @@ class ClientApp:
         try:
             response = await self._answer(request, origin)
         except RefusedError as refused:
-            response = answers.error(refused.status, refused.code, refused.message)
-            response.headers.update(refused.headers)
-            self._metrics.refused(refused.code)
-            self.refusals.note(refused.code, refused.message, request, self._now())
+            response = self._refuse(refused, request.headers, request.remote)
             if refused.status in {403, 408, 503}:
                 origin = None  # so that a browser counts the request as failed, and repeats it
             if refused.status in {408, 413}:
@@ -103,6 +99,15 @@ class ClientApp:
         if origin is not None and self._sources.all_origins.allows(origin):
             origins.allow(response.headers, origin)
         self._metrics.request_seconds.observe(time.perf_counter() - started)
+        return response
+
+    def _refuse(
+        self, refused: RefusedError, headers: MultiMapping[str], peer: str | None
+    ) -> web.Response:
+        response = answers.error(refused.status, refused.code, refused.message)
+        response.headers.update(refused.headers)
+        self._metrics.refused(refused.code)
+        self.refusals.note(refused.code, refused.message, headers, peer, self._now())
         return response
 
     async def _answer(self, request: web.BaseRequest, origin: str | None) -> web.StreamResponse:
@@ -114,7 +119,7 @@ class ClientApp:
             )
         method = request.method
         if method == "OPTIONS":
-            return self._preflight(request, origin, found)
+            return self._others.preflight(request, origin, found)
         if method not in found.methods:
             allowed = ", ".join(sorted(found.methods | {"OPTIONS"}))
             raise RefusedError(
@@ -127,47 +132,60 @@ class ClientApp:
                 await self._read(request)
                 return answers.success()
             case _:
-                return await self._other(request, found)
-
-    async def _other(self, request: web.BaseRequest, found: Route) -> web.StreamResponse:
-        simple: dict[str, Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]] = {
-            "renew": self._cookies.renew,
-            "clear": self._cookies.clear,
-            "script": self._serve_script,
-            "healthz": self._healthz,
-            "readyz": self._readyz,
-        }
-        if found.kind == "settings":
-            return self._project_settings(request, found)
-        if found.kind == "source_config":
-            return self._source_config(request)
-        return await simple[found.kind](request)
+                return await self._others.answer(request, found)
 
     # --- events -----------------------------------------------------------------------------------
+
+    def begin(self, asked: Asked, send: Callable[[bytes], None]) -> bool:
+        """Take a request that holds events, if it is one of the usual kind: see `protocol.Begin`.
+
+        False where anything is unusual; then nothing was done, and `handle` has to take it. `send`
+        is called with the whole answer once it is due.
+        """
+        started = time.perf_counter()
+        headers, body = asked.headers, asked.body
+        found = route(asked.path)
+        if found is None or (found.type is None and found.kind != "batch"):
+            return False
+        origin = headers.get(hdrs.ORIGIN)
+        try:
+            encoding = headers.get(hdrs.CONTENT_ENCODING)
+            if encoding is not None:
+                body = decompress(body, encoding.strip().lower(), self._settings.max_request)
+            if len(body) > min(MOST_AT_HAND, self._settings.max_request):
+                return False
+            envelope = _opened(body, found)
+            if len(envelope.events) > MOST_AT_ONCE:
+                return False
+            source, receipt = self._received(headers, asked.peer, "", origin, found, envelope)
+        except RefusedError:
+            return False
+
+        def told(outcome: Taken | BufferFaultError) -> None:
+            self._metrics.request_seconds.observe(time.perf_counter() - started)
+            if isinstance(outcome, BufferFaultError):
+                refused = self._refuse(self._full(outcome), headers, asked.peer)
+                send(answers.as_bytes(refused))
+            elif outcome.rejected or origin is not None:
+                response = _told(outcome, found)
+                if origin is not None:
+                    origins.allow(response.headers, origin)
+                send(answers.as_bytes(response))
+            else:
+                send(answers.success_bytes())
+
+        self._intake.begin(source, envelope.events, receipt, is_utf8=envelope.is_utf8, told=told)
+        return True
 
     async def _accept(
         self, request: web.BaseRequest, origin: str | None, found: Route
     ) -> web.StreamResponse:
         body = await self._read(request)
-        received = self._now()
         envelope = await self._open(body, found)
-        basic = clients.basic_user(request.headers.get(hdrs.AUTHORIZATION))
-        source = self._find_source([basic, envelope.write_key, _key_in_query(request)])
-        if origin is not None and not self._sources.allows(source, origin):
-            raise RefusedError(
-                403, "origin_not_allowed", f"source {source.name} takes no events of this origin"
-            )
-        receipt = Receipt(
-            received=received,
-            type=found.type,
-            sent_at=envelope.sent_at,
-            sent_at_ms=parse_time(envelope.sent_at),
-            context=envelope.context,
-            ip=self._client_ip(request),
-            user_agent=clients.said(request.headers.get(hdrs.USER_AGENT)) if origin else None,
-            has_origin=origin is not None,
+        source, receipt = self._received(
+            request.headers, request.remote, key_in_query(request), origin, found, envelope
         )
-        self._check_copies(receipt, len(envelope.events))
+        self._check_copies(receipt, len(envelope.events), len(body))
         try:
             taken = await self._intake.take(
                 source, envelope.events, receipt, is_utf8=envelope.is_utf8
@@ -176,45 +194,58 @@ class ClientApp:
             raise self._full(error) from None
         return _told(taken, found)
 
+    def _received(
+        self,
+        headers: MultiMapping[str],
+        peer: str | None,
+        key: str,
+        origin: str | None,
+        found: Route,
+        envelope: Envelope,
+    ) -> tuple[Source, Receipt]:
+        """Whose events these are, and what is known of how they came; `key` is the query's."""
+        basic = clients.basic_user(headers.get(hdrs.AUTHORIZATION))
+        source = self._sources.require((basic, envelope.write_key, key))
+        if origin is not None and not self._sources.allows(source, origin):
+            raise RefusedError(
+                403, "origin_not_allowed", f"source {source.name} takes no events of this origin"
+            )
+        return source, Receipt(
+            received=self._now(),
+            type=found.type,
+            sent_at=envelope.sent_at,
+            sent_at_ms=parse_time(envelope.sent_at),
+            context=envelope.context,
+            ip=self._client_ip(headers, peer),
+            user_agent=clients.said(headers.get(hdrs.USER_AGENT)) if origin else None,
+            has_origin=origin is not None,
+        )
+
     async def _read(self, request: web.BaseRequest) -> bytes:
         return await read_body(request, self._settings.max_request, timeout=self._body_timeout)
 
-    def _check_copies(self, receipt: Receipt, events: int) -> None:
+    def _check_copies(self, receipt: Receipt, events: int, size: int) -> None:
         """Refuse an envelope whose fields, repeated in every event, would fill memory and disk."""
         most = max(_MOST_COPIED, 4 * self._settings.max_request)
-        if events > 1 and len(msgspec.json.encode(receipt)) * events > most:
+        if size * events > most and len(msgspec.json.encode(receipt)) * events > most:
             raise RefusedError(
                 413, "request_too_large", "the batch's `context` is too large for so many events"
             )
 
     async def _open(self, body: bytes, found: Route) -> Envelope:
-        opener = open_single if found.kind == "single" else open_batch
-        try:
-            if len(body) <= _SMALL_BODY:
-                return opener(body)
-            # Walking a large body with something broken in it takes a while: others get their turn.
-            async with self._opening:
-                return await asyncio.to_thread(opener, body)
-        except InvalidJSONError as error:
-            raise RefusedError(400, "invalid_json", f"the body is not JSON: {error}") from None
-        except InvalidEnvelopeError as error:
-            raise RefusedError(400, "invalid_envelope", str(error)) from None
+        if len(body) <= MOST_AT_HAND:
+            return _opened(body, found)
+        # Walking a large body with something broken in it takes a while: others get their turn.
+        async with self._opening:
+            return await asyncio.to_thread(_opened, body, found)
 
-    def _find_source(self, candidates: list[object]) -> Source:
-        source = self._sources.find(candidates)
-        if source is None:
-            raise RefusedError(
-                401, "unknown_key", "the write key is missing or is not one of this proxy's sources"
-            )
-        return source
-
-    def _client_ip(self, request: web.BaseRequest) -> str | None:
+    def _client_ip(self, headers: MultiMapping[str], peer: str | None) -> str | None:
         if self._settings.client_ip == "off":
             return None
         trusted = self._settings.trusted_proxies
         # Some proxies append to the header, others add another one.
-        hops = ",".join(request.headers.getall("X-Forwarded-For", ())) if trusted else ""
-        address = clients.client_address(request.remote or "", hops or None, trusted)
+        hops = ",".join(headers.getall("X-Forwarded-For", ())) if trusted else ""
+        address = clients.client_address(peer or "", hops or None, trusted)
         if self._settings.client_ip == "truncated":
             address = clients.truncated(address)
         return address or None
@@ -227,62 +258,17 @@ class ClientApp:
         message = str(error) if full else "events cannot be stored at the moment"
         return RefusedError(503, "buffer_full", message, {"Retry-After": _RETRY_AFTER})
 
-    # --- everything else --------------------------------------------------------------------------
 
-    def _preflight(
-        self, request: web.BaseRequest, origin: str | None, found: Route
-    ) -> web.StreamResponse:
-        if origin is None:
-            allowed = ", ".join(sorted(found.methods | {"OPTIONS"}))
-            return web.Response(status=204, headers={"Allow": allowed})
-        if not self._sources.all_origins.allows(origin):
-            raise RefusedError(403, "origin_not_allowed", "no source takes events of this origin")
-        requested = request.headers.get("Access-Control-Request-Headers")
-        return web.Response(status=204, headers=origins.preflight_headers(origin, requested))
-
-    def _project_settings(self, request: web.BaseRequest, found: Route) -> web.StreamResponse:
-        key = unquote(found.key)
-        self._find_source([key])
-        protocol, host = self._public_host(request, found.prefix)
-        return answers.json_answer(sdk_settings.project_settings(key, f"{host}/v1", protocol))
-
-    def _public_host(self, request: web.BaseRequest, prefix: str) -> tuple[str, str]:
-        """Protocol and host with prefix, as SDKs must use them: as configured, or as asked for."""
-        if self._settings.public_url:
-            protocol, _, host = self._settings.public_url.rstrip("/").partition("://")
-            return protocol, host
-        return ("https" if request.secure else "http"), f"{clients.said(request.host)}{prefix}"
-
-    def _source_config(self, request: web.BaseRequest) -> web.StreamResponse:
-        basic = clients.basic_user(request.headers.get(hdrs.AUTHORIZATION))
-        key = basic or _key_in_query(request)
-        return answers.json_answer(sdk_settings.source_config(self._find_source([key]), key))
-
-    async def _serve_script(self, request: web.BaseRequest) -> web.StreamResponse:
-        if self._script is None:
-            raise RefusedError(
-                404, "not_found", "this build carries no browser SDK; install from a wheel or sdist"
-            )
-        return await self._script.script(request)
-
-    async def _healthz(self, _request: web.BaseRequest) -> web.StreamResponse:
-        return answers.json_answer(b'{"status":"ok"}')
-
-    async def _readyz(self, _request: web.BaseRequest) -> web.StreamResponse:
-        reason = self._ready()
-        if reason is None:
-            return answers.json_answer(b'{"status":"ready"}')
-        return answers.json_answer(
-            msgspec.json.encode({"status": "not_ready", "reason": reason}), 503
-        )
+def _opened(body: bytes, found: Route) -> Envelope:
+    try:
+        return open_single(body) if found.kind == "single" else open_batch(body)
+    except InvalidJSONError as error:
+        raise RefusedError(400, "invalid_json", f"the body is not JSON: {error}") from None
+    except InvalidEnvelopeError as error:
+        raise RefusedError(400, "invalid_envelope", str(error)) from None
 
 
-def _key_in_query(request: web.BaseRequest) -> str:
-    # Parsing a query costs more than seeing that there is none, as in most requests.
-    return request.query.get("writeKey", "") if request.rel_url.raw_query_string else ""
-
-
-def _told(taken: Taken, found: Route) -> web.StreamResponse:
+def _told(taken: Taken, found: Route) -> web.Response:
     if not taken.rejected:
         return answers.success()
     first = taken.rejected[0]

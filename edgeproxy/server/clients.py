@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
-__all__ = ["basic_user", "client_address", "said", "truncated"]
+from aiohttp import web
+
+__all__ = ["basic_user", "client_address", "key_in_query", "said", "truncated"]
 
 Network = IPv4Network | IPv6Network
 
@@ -54,6 +56,12 @@ def basic_user(authorization: str | None) -> str:
     if authorization is None or authorization[:6].lower() != "basic ":
         return ""
     return _decoded_user(authorization[6:].strip())
+
+
+def key_in_query(request: web.BaseRequest) -> str:
+    """The write key of a beacon's query."""
+    # Parsing a query costs more than seeing that there is none, as in most requests.
+    return request.query.get("writeKey", "") if request.rel_url.raw_query_string else ""
 
 
 @lru_cache(maxsize=1024)

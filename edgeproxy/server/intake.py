@@ -8,25 +8,25 @@ from typing import Protocol
 import structlog
 from msgspec import Struct
 
-from edgeproxy.buffer.base import DeadLetter, Settled
+from edgeproxy.buffer.base import BufferFaultError, DeadLetter, Settled
 from edgeproxy.config import Source, Validation
 from edgeproxy.events.intake import Receipt, Sealed
 from edgeproxy.events.seen import Seen
 from edgeproxy.metrics import Metrics
-from edgeproxy.server.dedupe import Dedupe
+from edgeproxy.server.dedupe import Dedupe, Storing
 from edgeproxy.server.sorting import Mapper, Rejected, Rules, Sorting
 
-__all__ = ["Intake", "Storing", "Taken"]
+__all__ = ["MOST_AT_ONCE", "Intake", "Store", "Taken"]
 
 _log = structlog.get_logger("edgeproxy.server")
 
 #: Events sorted before others get their turn on the loop: about 5 ms.
-_SLICE = 500
+MOST_AT_ONCE = 500
 #: Milliseconds that a client's clock may be off before that is counted.
 _SKEW = 300_000
 
 
-class Storing(Protocol):
+class Store(Protocol):
     """What the intake needs of the buffer: see `Buffer.append`."""
 
     def append(
@@ -54,7 +54,7 @@ class Intake:
 
     def __init__(
         self,
-        buffer: Storing,
+        buffer: Store,
         mapper: Mapper,
         validation: Validation,
         metrics: Metrics,
@@ -66,6 +66,7 @@ class Intake:
         self._metrics = metrics
         self._dedupe = Dedupe(validation.dedupe_ids)
         self._watchers: list[Callable[[str, Sequence[Seen]], None]] = []
+        self._waiting: set[asyncio.Task[None]] = set()
         self.configure(mapper, validation, keep_received=keep_received)
 
     def configure(self, mapper: Mapper, validation: Validation, *, keep_received: bool) -> None:
@@ -92,37 +93,110 @@ class Intake:
         Raises:
             BufferFaultError: nothing was stored.
         """
-        watched = bool(self._watchers)
-        found = Sorting(source.name, receipt, self._rules, self._dedupe, watched=watched)
-        found.add(events[:_SLICE], 0, is_utf8=is_utf8)
-        if len(events) > _SLICE:
-            for first in range(_SLICE, len(events), _SLICE):
+        found = self._sorting(source, receipt)
+        found.add(events[:MOST_AT_ONCE], 0, is_utf8=is_utf8)
+        if len(events) > MOST_AT_ONCE:
+            for first in range(MOST_AT_ONCE, len(events), MOST_AT_ONCE):
                 await asyncio.sleep(0)
-                found.add(events[first : first + _SLICE], first, is_utf8=is_utf8)
+                found.add(events[first : first + MOST_AT_ONCE], first, is_utf8=is_utf8)
             found.look_again()
-        for type_, count in found.types.items():
-            self._metrics.received(source.name, type_, count)
+        self._count_received(source.name, found)
+        storing = self._dedupe.begin(found.ids)
         if found.sealed or found.letters:
-            storing = self._dedupe.begin(found.ids)
-            stored = self._buffer.append(
-                source.name,
-                receipt.received,
-                found.sealed,
-                found.letters,
-                lane_max=source.max_size,
-                settled=storing.settle,
-            )
-            self._dedupe.note(storing)
-            await stored
-        # Repeats within this very request wait for the transaction above; those of another
-        # request for that one's. If it fails, the repeat fails with it.
+            await self._store(source, receipt, found, storing, storing.settle)
+        return await self._when_repeats_are_stored(source, found, len(events))
+
+    def begin(
+        self,
+        source: Source,
+        events: Sequence[bytes],
+        receipt: Receipt,
+        *,
+        is_utf8: bool,
+        told: Callable[[Taken | BufferFaultError], None],
+    ) -> None:
+        """As `take`, for at most `MOST_AT_ONCE` events, without a task that waits.
+
+        `told` is called once, with what became of them or with why nothing was stored: from within
+        the commit, so it must be quick and must not raise.
+        """
+        found = self._sorting(source, receipt)
+        found.add(events, 0, is_utf8=is_utf8)
+        self._count_received(source.name, found)
+        storing = self._dedupe.begin(found.ids)
+
+        def settled(failure: BufferFaultError | None) -> None:
+            storing.settle(failure)
+            if failure is not None:
+                told(failure)
+            elif found.repeats:
+                self._tell_later(source, found, len(events), told)
+            else:
+                told(self._taken(source, found, len(events)))
+
+        if not found.sealed and not found.letters:
+            settled(None)
+            return
+        try:
+            self._store(source, receipt, found, storing, settled)
+        except BufferFaultError as fault:
+            told(fault)
+
+    def _sorting(self, source: Source, receipt: Receipt) -> Sorting:
+        return Sorting(
+            source.name, receipt, self._rules, self._dedupe, watched=bool(self._watchers)
+        )
+
+    def _count_received(self, source: str, found: Sorting) -> None:
+        for type_, count in found.types.items():
+            self._metrics.received(source, type_, count)
+
+    def _store(
+        self, source: Source, receipt: Receipt, found: Sorting, storing: Storing, settled: Settled
+    ) -> "asyncio.Future[None]":
+        stored = self._buffer.append(
+            source.name,
+            receipt.received,
+            found.sealed,
+            found.letters,
+            lane_max=source.max_size,
+            settled=settled,
+        )
+        self._dedupe.note(storing)
+        return stored
+
+    async def _when_repeats_are_stored(self, source: Source, found: Sorting, events: int) -> Taken:
+        """Repeats of what another request is storing wait for it, and fail where it fails."""
         for repeat in found.repeats:
             await repeat.wait()
+        return self._taken(source, found, events)
+
+    def _tell_later(
+        self,
+        source: Source,
+        found: Sorting,
+        events: int,
+        told: Callable[[Taken | BufferFaultError], None],
+    ) -> None:
+        async def wait() -> None:
+            try:
+                taken = await self._when_repeats_are_stored(source, found, events)
+            except BufferFaultError as fault:
+                told(fault)
+            else:
+                told(taken)
+
+        task = asyncio.get_running_loop().create_task(wait())
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
+
+    def _taken(self, source: Source, found: Sorting, events: int) -> Taken:
+        """Count what became of the events, tell whoever watches, and the sender."""
         self._count(source.name, found)
-        if watched:
+        if found.watched:
             for watcher in tuple(self._watchers):
                 watcher(source.name, found.seen)
-        return Taken(len(events) - len(found.rejected), found.rejected)
+        return Taken(events - len(found.rejected), found.rejected)
 
     def _count(self, source: str, found: Sorting) -> None:
         metrics = self._metrics

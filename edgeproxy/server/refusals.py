@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 from msgspec import Struct
+from multidict import MultiMapping
 
 from edgeproxy.server.clients import said
 
@@ -35,13 +36,14 @@ class Refusals:
         """The last one by code."""
         return MappingProxyType(self._last)
 
-    def note(self, code: str, message: str, request: web.BaseRequest, at: int) -> None:
+    def note(
+        self, code: str, message: str, headers: MultiMapping[str], peer: str | None, at: int
+    ) -> None:
         """Remember a request that is refused with `code` now."""
-        headers = request.headers
         self._last[code] = Refusal(
             at=at,
             origin=said(headers.get(hdrs.ORIGIN))[:_MOST],
             agent=said(headers.get(hdrs.USER_AGENT))[:_MOST],
-            address=request.remote or "",
+            address=peer or "",
             message=message[:_MOST],
         )

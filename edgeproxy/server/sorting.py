@@ -61,7 +61,7 @@ class Sorting:
         self._receipt = receipt
         self._rules = rules
         self._dedupe = dedupe
-        self._watched = watched
+        self.watched = watched
         self._encoded_receipt = b""
         self.sealed: list[Sealed] = []
         self.ids: list[int] = []  # theirs: hashes of source and messageId
@@ -124,7 +124,7 @@ class Sorting:
         self.sealed.append(sealed)
         self.ids.append(id_)
         self._own.add(id_)
-        if self._watched:
+        if self.watched:
             self._note("accepted", raw, sealed.type, sealed.message_id, sealed)
 
     def look_again(self) -> None:
@@ -194,5 +194,5 @@ class Sorting:
         code: str = "",
         message: str = "",
     ) -> None:
-        if self._watched:
+        if self.watched:
             self.seen.append(Seen(verdict, raw, type_, id_, sealed, code, message))

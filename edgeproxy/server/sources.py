@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from edgeproxy.config import Source
+from edgeproxy.server.answers import RefusedError
 from edgeproxy.server.origins import Origins
 
 __all__ = ["Sources"]
@@ -24,6 +25,15 @@ class Sources:
             if isinstance(key, str) and key:
                 return self._by_key.get(key)
         return None
+
+    def require(self, candidates: Iterable[object]) -> Source:
+        """As `find`. Raises RefusedError where there is none."""
+        source = self.find(candidates)
+        if source is None:
+            raise RefusedError(
+                401, "unknown_key", "the write key is missing or is not one of this proxy's sources"
+            )
+        return source
 
     def allows(self, source: Source, origin: str) -> bool:
         """Say whether pages of an origin may send to a source."""
