@@ -12,12 +12,12 @@ from typing import cast
 import apsw
 from msgspec import Struct
 
-from edgeproxy.buffer import deadletters
+from edgeproxy.buffer import deadletters, rows
 from edgeproxy.buffer.base import Claimed, DeadLetter
 from edgeproxy.buffer.deadletters import letter_size
 from edgeproxy.buffer.faults import BufferDamagedError
 from edgeproxy.buffer.order import Order
-from edgeproxy.buffer.rows import DELETE, INSERT, LANE_SHIFT, ROW_OVERHEAD, pack, ranges, to_rows
+from edgeproxy.buffer.rows import DELETE, INSERT, LANE_SHIFT, ROW_OVERHEAD, Numbered, pack, ranges
 from edgeproxy.events.intake import Sealed
 from edgeproxy.events.verdicts import Refusal
 
@@ -62,6 +62,7 @@ class Ledger:
         """Lanes that got events in the transaction that is open."""
         self.added = False
         """The transaction that is open added a lane."""
+        self._added: list[Numbered] = []
         self._changed: set[str] = set()
         self._dead_changed = False
         self.load()
@@ -91,7 +92,8 @@ class Ledger:
         self._forget_transaction()
 
     def write_counters(self) -> None:
-        """Write what changed; the last thing in every transaction."""
+        """Write the events that were inserted, and what changed; the last thing in every transaction."""
+        self._write_added()
         for name in self._changed:
             lane = self.lanes[name]
             self._writer.execute(
@@ -116,6 +118,7 @@ class Ledger:
     def _forget_transaction(self) -> None:
         self.appended = set()
         self.added = False
+        self._added.clear()
         self._changed.clear()
         self._dead_changed = False
 
@@ -156,19 +159,26 @@ class Ledger:
         return lane
 
     def insert(self, name: str, received: int, events: Sequence[Sealed], size: int) -> None:
-        """Store events at the end of a lane; `size` is of their bodies and rows."""
+        """Store events at the end of a lane; `size` is of their bodies and rows.
+
+        They are written all together at the end of the transaction.
+        """
         lane = self.lanes.get(name) or self.lane(name)
-        self._writer.executemany(
-            INSERT, to_rows(lane.first_id + lane.next_sequence, received, events)
-        )
+        self._added.append(Numbered(lane.first_id + lane.next_sequence, received, events))
         lane.next_sequence += len(events)
         lane.events += len(events)
         lane.bytes += size
         self._changed.add(name)
         self.appended.add(name)
 
+    def _write_added(self) -> None:
+        if self._added:
+            rows.insert(self._writer, rows.to_rows(self._added))
+            self._added.clear()
+
     def insert_again(self, name: str, events: Sequence[Claimed]) -> int:
         """Put events back under their old numbers; how many were not there."""
+        self._write_added()
         lane = self.lanes[name]
         inserted = 0
         for event in events:
@@ -225,6 +235,7 @@ class Ledger:
 
     def recount(self, lane: Lane) -> None:
         """Count a lane's events, where the counters cannot be right. Slow on a large lane."""
+        self._write_added()
         row = self._writer.execute(
             "select count(*), coalesce(sum(length(body) + ?), 0) from events where id > ? and id < ?",
             (ROW_OVERHEAD, lane.first_id, lane.end_id),

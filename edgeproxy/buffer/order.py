@@ -11,7 +11,7 @@ released, because it may be gone already.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from msgspec import Struct
 
@@ -48,6 +48,7 @@ class Order:
         """Begin after the id `start`."""
         self._start = start
         self._cursor = start
+        self._read_to = start  # the last id that was ever read
         self._window: deque[Claimed] = deque()
         self._claimed: dict[int, Claimed] = {}
         self._held: Counter[int] = Counter()  # user -> unsettled claimed events
@@ -86,7 +87,7 @@ class Order:
         self.gave_up = scan.gave_up and not taken
         kept.extend(self._window)
         self._window = kept
-        self._claimed.update([(event.id, event) for event in taken])
+        self._claimed.update(zip([event.id for event in taken], taken, strict=True))
         self._held.update([event.user for event in taken])
         self.claimed_bytes += sum([len(event.body) for event in taken])
         return taken
@@ -107,20 +108,24 @@ class Order:
         window.clear()
         return taken, size
 
-    def settle(self, events: Iterable[Claimed]) -> None:
+    def settle(self, events: Collection[Claimed]) -> None:
         """Let go of events that are no longer in the store."""
+        claimed, held = self._claimed, self._held
+        self._leaving.difference_update([event.id for event in events])
+        read_again = False
         for event in events:
-            self._leaving.discard(event.id)
-            if self._claimed.pop(event.id, None) is None:
+            if claimed.pop(event.id, None) is None:
                 continue
             self.claimed_bytes -= len(event.body)
-            left = self._held[event.user] - 1
+            user = event.user
+            left = held[user] - 1
             if left:
-                self._held[event.user] = left
-                continue
-            self._held.pop(event.user)
-            if event.user in self._passed:
-                self._read_again()
+                held[user] = left
+            else:
+                del held[user]
+                read_again = read_again or user in self._passed
+        if read_again:
+            self._read_again()
 
     def release(self, events: Iterable[Claimed]) -> None:
         """Let go of events that are still in the store: they are read again from there."""
@@ -136,10 +141,12 @@ class Order:
 
     def leave(self, events: Iterable[Claimed]) -> list[Claimed]:
         """Those of the events that are claimed and not leaving yet; they are leaving now."""
-        leaving = [
-            event for event in events if event.id in self._claimed and event.id not in self._leaving
-        ]
-        self._leaving.update([event.id for event in leaving])
+        leaving = list(events)
+        ids = [event.id for event in leaving]
+        if not (self._claimed.keys() >= set(ids) and self._leaving.isdisjoint(ids)):
+            leaving = [e for e in leaving if e.id in self._claimed and e.id not in self._leaving]
+            ids = [event.id for event in leaving]
+        self._leaving.update(ids)
         return leaving
 
     def stay(self, events: Iterable[Claimed]) -> None:
@@ -167,12 +174,16 @@ class Order:
             if not events:
                 return False
             scan.looked_at += len(events)
+            if self._passed or events[0].id <= self._read_to:
+                self._window.extend(
+                    event
+                    for event in events
+                    if event.id not in self._claimed and event.user not in self._passed
+                )
+            else:
+                self._window.extend(events)  # seen for the first time: nobody has claimed them
             self._cursor = events[-1].id
-            self._window.extend(
-                event
-                for event in events
-                if event.id not in self._claimed and event.user not in self._passed
-            )
+            self._read_to = max(self._read_to, self._cursor)
             if self._window:
                 return True
 

@@ -1,12 +1,13 @@
 """Reading events for a claim, each checked against its checksum."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import apsw
 
 from edgeproxy.buffer.base import Claimed, DeadLetter
 from edgeproxy.buffer.ledger import Lane
-from edgeproxy.buffer.rows import SELECT, is_sound
+from edgeproxy.buffer.rows import SELECT, is_sound, to_events
 
 __all__ = ["Reading"]
 
@@ -48,20 +49,23 @@ class Reading:
         damaged: list[Claimed],
     ) -> int | None:
         """Sort the next rows; the last one's id."""
-        size = 0
-        last = None
         cursor = reader.execute(SELECT, bounds)
-        for row in cursor:
-            last, user, received, skew, age, _, body = row
-            if not is_sound(row):
-                damaged.append(_as_it_is(Claimed(last, user, received, skew, age, body)))
-                continue
-            events.append(Claimed(last, user, received, skew, age, body))
-            size += len(body)
-            if size >= most_bytes:
-                break
+        rows = _within(cursor, most_bytes)
         cursor.close()  # or its transaction stays open, and the WAL cannot be emptied
-        return last
+        if not rows:
+            return None
+        sound = to_events(rows)
+        if sound is not None:
+            events.extend(sound)
+        else:
+            for row in rows:
+                id_, user, received, skew, age, _, body = row
+                event = Claimed(id_, user, received, skew, age, body)
+                if is_sound(row):
+                    events.append(event)
+                else:
+                    damaged.append(_as_it_is(event))
+        return int(rows[-1][0])
 
     @staticmethod
     def oldest(reader: apsw.Connection, lane: Lane) -> int | None:
@@ -100,6 +104,18 @@ class Reading:
             skew=event.skew,
             age=event.age,
         )
+
+
+def _within(cursor: Iterator[tuple[Any, ...]], most_bytes: int) -> list[tuple[Any, ...]]:
+    """Rows up to the one that fills `most_bytes`."""
+    rows = []
+    left = most_bytes
+    for row in cursor:
+        rows.append(row)
+        left -= len(row[-1])
+        if left <= 0:
+            break
+    return rows
 
 
 def _as_it_is(event: Claimed) -> Claimed:

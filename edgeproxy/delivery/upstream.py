@@ -48,17 +48,18 @@ def envelope(events: Sequence[Claimed], write_key: str, now: int) -> bytes:
     here, never negative; without one it is now.
     """
     parts: list[bytes] = []
-    before = b'{"batch":['
-    previous: tuple[int, int | None] | None = None
+    received: int | None = None
+    skew: int | None = None
     head = b""
     for event in events:
-        if (event.received, event.skew) != previous:  # the events of a request share both
-            previous = event.received, event.skew
-            here = max(now - event.received, 0)
-            sent_at = now if event.skew is None else event.received + event.skew + here
-            head = dated(sent_at)
-        parts += (before, head, event.body[1:])
-        before = b","
+        # The events of a request share both.
+        if event.received != received or event.skew != skew:
+            received, skew = event.received, event.skew
+            here = max(now - received, 0)
+            head = b"," + dated(now if skew is None else received + skew + here)
+        parts.append(head)
+        parts.append(event.body[1:])
+    parts[0] = b'{"batch":[' + parts[0][1:]
     parts += (b'],"sentAt":"', rfc3339(now), b'","writeKey":', encode(write_key), b"}")
     return b"".join(parts)
 

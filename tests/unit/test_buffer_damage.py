@@ -62,16 +62,14 @@ async def settled(buffer, taken):
 async def everything(buffer, *, patience=20):
     """All events that come out, once nothing is being salvaged any more, and the letters' codes."""
     async with asyncio.timeout(patience):
-        while buffer._restoring.is_holding:  # noqa: ASYNC110 - tells nobody
-            await asyncio.sleep(0.01)
         found = []
         while True:
             taken = buffer.claim("shop", 50, ALL)
             found += numbers(taken)
             if taken:
                 await settled(buffer, taken)
-            elif not buffer.stats().events:
-                break
+            elif not buffer.stats().events and not buffer._restoring.is_holding:
+                break  # damage may have been found by the claim itself
             else:
                 await asyncio.sleep(0.01)
     connection = buffer.reading()

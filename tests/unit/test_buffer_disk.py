@@ -16,7 +16,7 @@ from edgeproxy.buffer import aside, database, folder
 from edgeproxy.buffer.base import BufferFullError, BufferHeldError, BufferUnusableError
 from edgeproxy.buffer.database import DATABASE, connect
 from edgeproxy.buffer.deadletters import DeadLetterFilter, Replayed, count, iterate
-from edgeproxy.buffer.rows import INSERT, LANE_SHIFT, to_rows
+from edgeproxy.buffer.rows import LANE_SHIFT, Numbered, insert, to_rows
 from edgeproxy.buffer.sqlite import SqliteBuffer
 from tests.buffers import event, letter, numbers
 
@@ -81,7 +81,7 @@ async def test_opening_takes_no_longer_with_many_events(tmp_path):
     connection = connect(tmp_path / DATABASE)
     with connection:
         many = [event(user % 1000, user) for user in range(200_000)]
-        connection.executemany(INSERT, to_rows((1 << LANE_SHIFT) + 2, 1, many))
+        insert(connection, to_rows([Numbered((1 << LANE_SHIFT) + 2, 1, many)]))
         connection.execute("update lanes set next_sequence = 200002, events = 200001")
     connection.close()
     started = time.perf_counter()
