@@ -63,6 +63,7 @@ class Ledger:
         self.added = False
         """The transaction that is open added a lane."""
         self._added: list[Numbered] = []
+        self._written: list[Numbered] = []
         self._changed: set[str] = set()
         self._dead_changed = False
         self.load()
@@ -106,8 +107,17 @@ class Ledger:
                 [(self.dead_letters, "dead_letters"), (self.dead_bytes, "dead_letter_bytes")],
             )
 
-    def committed(self) -> tuple[set[str], bool]:
-        """Show what was committed: lanes that got events, and whether a lane was added."""
+    def committed(self, *, may_be_claimed: bool = True) -> tuple[set[str], bool]:
+        """Show what was committed: lanes that got events, and whether a lane was added.
+
+        A lane that is read to its end gets the events from here, unless `may_be_claimed` is False.
+        """
+        if may_be_claimed:
+            for added in self._written:
+                order = self.lanes[added.lane].order
+                size = sum([len(event.body) for event in added.events])
+                if order.wants(added.first_id, len(added.events), size):
+                    order.take_in(added.claimed(), size)
         for name in self._changed:
             lane = self.lanes[name]
             lane.shown = (lane.events, lane.bytes)
@@ -119,6 +129,7 @@ class Ledger:
         self.appended = set()
         self.added = False
         self._added.clear()
+        self._written.clear()
         self._changed.clear()
         self._dead_changed = False
 
@@ -164,7 +175,8 @@ class Ledger:
         They are written all together at the end of the transaction.
         """
         lane = self.lanes.get(name) or self.lane(name)
-        self._added.append(Numbered(lane.first_id + lane.next_sequence, received, events))
+        first_id = lane.first_id + lane.next_sequence
+        self._added.append(Numbered(name, first_id, received, events))
         lane.next_sequence += len(events)
         lane.events += len(events)
         lane.bytes += size
@@ -174,6 +186,7 @@ class Ledger:
     def _write_added(self) -> None:
         if self._added:
             rows.insert(self._writer, rows.to_rows(self._added))
+            self._written += self._added
             self._added.clear()
 
     def insert_again(self, name: str, events: Sequence[Claimed]) -> int:

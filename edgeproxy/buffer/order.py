@@ -5,13 +5,18 @@ no earlier unsettled event: none claimed, none passed over in the same claim. Wh
 stays in the window; when the window is full of users who must wait, their events are dropped from
 it and the lane remembers where to read again once one of those users is free.
 
+What is stored while the lane is read to its end is taken into the window from memory: a lane that
+keeps up reads nothing back from the disk.
+
 A claimed event is left alone by whoever may read it again until it is settled (no longer in the
 store) or released. One that is on its way out of the store is *leaving*: it can no longer be
 released, because it may be gone already.
 """
 
+from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import accumulate, islice
 
 from msgspec import Struct
 
@@ -50,6 +55,7 @@ class Order:
         self._cursor = start
         self._read_to = start  # the last id that was ever read
         self._window: deque[Claimed] = deque()
+        self._window_bytes = 0
         self._claimed: dict[int, Claimed] = {}
         self._held: Counter[int] = Counter()  # user -> unsettled claimed events
         self._passed: set[int] = set()  # users with events dropped from the window
@@ -64,49 +70,68 @@ class Order:
         """How many events are claimed and not settled."""
         return len(self._claimed)
 
+    def wants(self, first_id: int, events: int, size: int) -> bool:
+        """Whether these, just stored from that id on, are what would be read next, and fit."""
+        return (
+            first_id == self._cursor + 1
+            and self._reread is None
+            and len(self._window) + events <= WINDOW_EVENTS
+            and self._window_bytes + size <= WINDOW_BYTES
+        )
+
+    def take_in(self, events: Sequence[Claimed], size: int) -> None:
+        """Take events into the window that are durable now, and that it `wants`."""
+        self._window.extend(events)
+        self._window_bytes += size
+        self._cursor = self._read_to = events[-1].id
+
     def claim(self, max_events: int, max_bytes: int, overhead: int, read: Read) -> list[Claimed]:
         """Take the next events that may be claimed; see `Buffer.claim`."""
         taken: list[Claimed] = []
         size = 0
         kept: deque[Claimed] = deque()
         scan = _Scan(read, max_events, max_bytes)
-        if not self._window and self._fill(kept, scan, found=False):
-            taken, size = self._take_all(max_events, max_bytes, overhead)
+        if self._window or self._fill(kept, scan, found=False):
+            taken, size = self._take_first(max_events, max_bytes, overhead)
+        window, held = self._window, self._held
         while len(taken) < max_events:
-            if not self._window and not self._fill(kept, scan, found=bool(taken)):
+            if not window and not self._fill(kept, scan, found=bool(taken)):
                 break
-            event = self._window.popleft()
-            if event.user in self._held:
+            event = window.popleft()
+            if event.user in held:
                 kept.append(event)
                 continue
-            if taken and size + len(event.body) + overhead > max_bytes:
-                self._window.appendleft(event)
+            larger = size + len(event.body) + overhead
+            if taken and larger > max_bytes:
+                window.appendleft(event)
                 break
             taken.append(event)
-            size += len(event.body) + overhead
+            size = larger
         self.gave_up = scan.gave_up and not taken
-        kept.extend(self._window)
-        self._window = kept
+        window.extendleft(reversed(kept))
         self._claimed.update(zip([event.id for event in taken], taken, strict=True))
-        self._held.update([event.user for event in taken])
-        self.claimed_bytes += sum([len(event.body) for event in taken])
+        held.update([event.user for event in taken])
+        bodies = size - overhead * len(taken)
+        self.claimed_bytes += bodies
+        self._window_bytes -= bodies
         return taken
 
-    def _take_all(
+    def _take_first(
         self, max_events: int, max_bytes: int, overhead: int
     ) -> tuple[list[Claimed], int]:
-        """Take what was just read, where it is within the bounds and nobody in it has to wait.
+        """Take the first events of the window, where nobody in them has to wait.
 
         That is the common case: a look at all of them at once is faster than one at each.
         """
-        window = self._window
-        size = sum([len(event.body) for event in window]) + overhead * len(window)
-        users = [event.user for event in window]
-        if len(window) > max_events or size > max_bytes or not self._held.keys().isdisjoint(users):
+        first = list(islice(self._window, max_events))
+        sizes = list(accumulate([len(event.body) + overhead for event in first]))
+        fitting = max(bisect_right(sizes, max_bytes), 1)
+        del first[fitting:]
+        if not self._held.keys().isdisjoint([event.user for event in first]):
             return [], 0
-        taken = list(window)
-        window.clear()
-        return taken, size
+        for _ in first:
+            self._window.popleft()
+        return first, sizes[fitting - 1]
 
     def settle(self, events: Collection[Claimed]) -> None:
         """Let go of events that are no longer in the store."""
@@ -175,13 +200,12 @@ class Order:
                 return False
             scan.looked_at += len(events)
             if self._passed or events[0].id <= self._read_to:
-                self._window.extend(
-                    event
-                    for event in events
-                    if event.id not in self._claimed and event.user not in self._passed
-                )
+                claimed, passed = self._claimed, self._passed
+                fresh = [e for e in events if e.id not in claimed and e.user not in passed]
             else:
-                self._window.extend(events)  # seen for the first time: nobody has claimed them
+                fresh = events  # seen for the first time: nobody has claimed them
+            self._window.extend(fresh)
+            self._window_bytes += sum([len(event.body) for event in fresh])
             self._cursor = events[-1].id
             self._read_to = max(self._read_to, self._cursor)
             if self._window:
@@ -191,6 +215,7 @@ class Order:
         before = kept[0].id - 1
         self._reread = before if self._reread is None else min(before, self._reread)
         self._passed.update(event.user for event in kept)
+        self._window_bytes -= sum([len(event.body) for event in kept])
         kept.clear()
 
     def _read_again(self) -> None:
@@ -202,5 +227,6 @@ class Order:
         if self._window:
             self._cursor = min(self._cursor, self._window[0].id - 1)
         self._window.clear()
+        self._window_bytes = 0
         self._passed.clear()
         self._reread = None

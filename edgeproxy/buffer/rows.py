@@ -80,9 +80,18 @@ def pack(id_: int, user: int, received: int, skew: int | None, age: int) -> byte
 class Numbered(Struct, gc=False):
     """Events of one request that are about to be stored, numbered from `first_id` on."""
 
+    lane: str
     first_id: int
     received: int
     events: Sequence[Sealed]
+
+    def claimed(self) -> list[Claimed]:
+        """The events as a claim gives them."""
+        received = self.received
+        return [
+            Claimed(id_, event.user, received, event.skew, event.age, event.body)
+            for id_, event in enumerate(self.events, self.first_id)
+        ]
 
 
 Row = tuple[int, int, int, int | None, int, int, bytes]

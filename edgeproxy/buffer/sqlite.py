@@ -337,7 +337,7 @@ class SqliteBuffer:
 
     def _after_commit(self, seconds: float) -> None:
         self._on_commit(seconds)
-        appended, lane_added = self._ledger.committed()
+        appended, lane_added = self._ledger.committed(may_be_claimed=not self._restoring.is_holding)
         if lane_added:
             self._write_names()
         self._used = self._measure()
