@@ -19,34 +19,49 @@ from edgeproxy.mapping.rules import Rule
 from edgeproxy.mapping.transforms import DROPPED, run_chain
 from edgeproxy.mapping.values import Unfit, decode, encode
 from edgeproxy.mapping.view import Index, View
-from edgeproxy.mapping.writing import put_edits
+from edgeproxy.mapping.writing import put_edits, rewrite
 
-__all__ = ["Plan"]
+__all__ = ["Plan", "Work"]
 
 
 class Plan:
     """The rules for one kind of event."""
 
-    __slots__ = ("_chains", "_generated", "_rest", "outputs")
+    __slots__ = ("_chains", "_rest", "generated", "outputs")
 
     def __init__(self, chains: tuple[Chain, ...]) -> None:
         self._chains = chains
-        self._generated, self._rest = generate(chains)
+        self.generated, self._rest = generate(chains)
+        """The function that does what the simple rules say."""
         self.outputs = frozenset(chain[0].rule.output for chain in chains)
         """Every output key that a rule may supply."""
+
+    def reads_and_writes(self) -> Iterator[Path]:
+        """Every path that a rule may read or write, those of its expressions included."""
+        for ready in (ready for chain in self._chains for ready in chain):
+            rule = ready.rule
+            yield from (rule.output, *rule.inputs)
+            for expression in (rule.when, rule.expr):
+                if expression is not None:
+                    yield from expression.paths()
+
+    @property
+    def is_simple(self) -> bool:
+        """The generated function does all there is to do."""
+        return not self._rest
 
     def apply(
         self, event: Event, source: str, view: View, counters: Counters, trace: Trace | None
     ) -> None:
         """Change an event. Never raises: what cannot be supplied is left out and counted."""
-        work = _Work(source, view, counters, trace)
+        work = Work(event, source, view, counters, trace)
         edits = work.edits
         rest = self._chains
         # Where somebody watches, every rule is gone through, so that it can say what it did.
         if trace is None:
             rest = self._rest
-            if self._generated is not None:
-                self._generated(event, view, edits, work)
+            if self.generated is not None:
+                self.generated(view, edits, work)
         for chain in rest:
             work.run(chain)
         for path in work.used:
@@ -59,12 +74,15 @@ class Plan:
             work.leave_out("", "", reason)
 
 
-class _Work:
+class Work:
     """One event's edits as they come together."""
 
-    __slots__ = ("_counters", "_source", "_trace", "_view", "edits", "used")
+    __slots__ = ("_counters", "_event", "_source", "_trace", "_view", "edits", "used")
 
-    def __init__(self, source: str, view: View, counters: Counters, trace: Trace | None) -> None:
+    def __init__(
+        self, event: Event, source: str, view: View, counters: Counters, trace: Trace | None
+    ) -> None:
+        self._event = event
         self._source = source
         self._view = view
         self._counters = counters
@@ -196,10 +214,18 @@ class _Work:
                 value = run_chain(rule.chain, value)
             return None if value is DROPPED or value is None else Raw(encode(value))
         except Unfit as error:
-            self._counters.expression_failed[ready.key] += 1
-            if self._trace is not None:
-                self._trace.add(ready.key, "left out", rule.name, detail=str(error))
+            self.fail(ready, error)
             return None
+
+    def fail(self, ready: Ready, error: Unfit) -> None:
+        """Count and tell that an expression failed."""
+        self._counters.expression_failed[ready.key] += 1
+        if self._trace is not None:
+            self._trace.add(ready.key, "left out", ready.rule.name, detail=str(error))
+
+    def rewrite(self, key: str, puts: dict[str, Raw], takes: dict[str, None]) -> None:
+        """Put and take out members of one top-level object."""
+        rewrite(self._event, key, self._view, puts, takes, self.edits)
 
     # --- elements of arrays ---
 
@@ -259,6 +285,7 @@ class _Work:
     # --- writing ---
 
     def leave_out(self, key: str, rule: str, reason: str) -> None:
+        """Count and tell that a field cannot be supplied."""
         self._counters.left_out[key] += 1
         if self._trace is not None:
             self._trace.add(key, "left out", rule, detail=reason)

@@ -8,7 +8,7 @@ What an expression may cost is bounded: macros do not nest, iterate lists of the
 those only up to MAX_ITEMS; the text bound is at most MAX_READ bytes.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -91,6 +91,10 @@ class Expression:
         """Whether it speaks of the array element that a rule is at (`item`)."""
         return self._reads.item is not None
 
+    def paths(self) -> Iterator[Path]:
+        """The paths of the event that it binds."""
+        yield from _leaves(self._reads.event)
+
     def evaluate(self, view: View, source: str, item: Text | None = None) -> Any:
         """Evaluate; the result is a JSON value (None, bool, int, float, str, list or dict).
 
@@ -125,6 +129,14 @@ class Expression:
         if not isinstance(value, bool):
             raise Unfit(f"it gives a {type(value).__name__}, not true or false")
         return value
+
+
+def _leaves(wanted: _Wanted) -> Iterator[Path]:
+    for inner in wanted.values():
+        if isinstance(inner, dict):
+            yield from _leaves(inner)
+        else:
+            yield inner
 
 
 def _json(value: Any) -> Any:

@@ -14,12 +14,10 @@ from typing import Any, Protocol
 
 from msgspec import Raw
 
-from edgeproxy.events import Event
 from edgeproxy.mapping.objects import Edits
 from edgeproxy.mapping.paths import Path
 from edgeproxy.mapping.plan import Chain, Input, Ready
 from edgeproxy.mapping.view import View
-from edgeproxy.mapping.writing import rewrite
 
 __all__ = ["Generated", "generate"]
 
@@ -33,9 +31,12 @@ class Work(Protocol):
     def computed(self, ready: Ready) -> Raw | None:
         """What a rule's expression gives; None where the field is left out."""
 
+    def rewrite(self, key: str, puts: dict[str, Raw], takes: dict[str, None]) -> None:
+        """Put and take out members of one top-level object."""
 
-#: Changes an event, or collects the edits that do.
-Generated = Callable[[Event, View, Edits, Work], None]
+
+#: Changes an event through its last argument, or collects the edits that do.
+Generated = Callable[[View, Edits, Work], None]
 
 
 def generate(chains: Sequence[Chain]) -> tuple[Generated | None, tuple[Chain, ...]]:
@@ -89,7 +90,6 @@ class _Writer:
         self._names: dict[str, Any] = {
             "NULL": Raw(b"null"),
             "EMPTY": {},
-            "rewrite": rewrite,
         }
         self._reads: dict[Path, str] = {}
         self._puts: dict[Path, str] = {}
@@ -185,7 +185,7 @@ class _Writer:
         # Outer objects first, so that inner ones find their place in them. Nothing is in both.
         for path in sorted(touched, key=len):
             lines += self._collect(path, is_flat=path in flat)
-        source = "def run(event, view, edits, work):\n" + "".join(f"    {line}\n" for line in lines)
+        source = "def run(view, edits, work):\n" + "".join(f"    {line}\n" for line in lines)
         exec(compile(source, "<mapping>", "exec"), self._names)  # noqa: S102 - see the module's docstring
         run: Generated = self._names["run"]
         return run
@@ -193,7 +193,7 @@ class _Writer:
     def _collect(self, path: Path, *, is_flat: bool) -> list[str]:
         put, take = self._puts.get(path), self._takes.get(path)
         if is_flat and len(path) == 1:
-            return [f"if {put} or {take}: rewrite(event, {path[0]!r}, view, {put}, {take}, edits)"]
+            return [f"if {put} or {take}: work.rewrite({path[0]!r}, {put}, {take})"]
         # What is put wins over what is taken out.
         name = put or take
         lines = [f"if {take}: {take}.update({put}); {put} = {take}"] if put and take else []

@@ -15,6 +15,7 @@ from edgeproxy.mapping.paths import Path, parse_path
 from edgeproxy.mapping.plain import ShortWay, seal_plain
 from edgeproxy.mapping.plan import ready_chains
 from edgeproxy.mapping.pruning import Pruner
+from edgeproxy.mapping.ruled import Ruled, takes_plan
 from edgeproxy.mapping.rules import EventRule, MappingSet, Rule
 from edgeproxy.mapping.table import allowed, field_table
 from edgeproxy.mapping.testing import Failure, MappingTest, run
@@ -54,10 +55,15 @@ class Mapper:
         self._twin: Mapper | None = None
         self._has_rules = not mapping.is_empty
         self._plain = mapping.is_empty and not filters
-        self.short_way: ShortWay | None = seal_plain if self._plain else None
-        """Does for most events what `normalise`, `apply` and `seal` do; None where rules are to see them."""
-        self._plans: dict[tuple[str, str, str], tuple[Plan, Pruner | None]] = {}
+        self.short_way: ShortWay | None = None
+        """Does for most events what `normalise`, `apply` and `seal` do, in one step."""
+        if self._plain:
+            self.short_way = seal_plain
+        elif not filters and mapping.forward:
+            self.short_way = Ruled(self._find)
+        self._plans: dict[tuple[str, str, str], tuple[Plan, Pruner | None, bool]] = {}
         self._found: dict[str, EventRule | None] = {}
+        self._short: dict[tuple[str, str | None, str], tuple[Plan | None, EventRule | None]] = {}
         self._stay: frozenset[Path] = frozenset(parse_path(row.output) for row in field_table())
 
     def apply(
@@ -104,8 +110,10 @@ class Mapper:
     def rule_for(self, event: Event) -> EventRule | None:
         """The event rule that names this event, if any."""
         lens = event.lens
-        name = lens.event
-        if lens.type != "track" or type(name) is not str:
+        return self._rule_named(lens.event) if lens.type == "track" else None
+
+    def _rule_named(self, name: object) -> EventRule | None:
+        if type(name) is not str:
             return None
         try:
             return self._found[name]
@@ -121,15 +129,7 @@ class Mapper:
         lens = event.lens
         rule = self.rule_for(event)
         kind = lens.type if type(lens.type) is str and lens.type in TYPES else ""
-        key = (
-            kind,
-            "" if rule is None else rule.title,
-            source if source in self._mapping.by_source else "",
-        )
-        entry = self._plans.get(key)
-        if entry is None:
-            entry = self._plans[key] = self._plan(kind, rule, key[2])
-        plan, pruner = entry
+        plan, pruner, _ = self._planned(kind, rule, source)
         plan.apply(event, source, view, self.counters, trace)
         if rule is not None and lens.event != rule.sends and ("event",) not in plan.outputs:
             put(event, "event", encode(rule.sends))
@@ -137,6 +137,33 @@ class Mapper:
                 trace.add("event", "set", rule.name, "event")
         if pruner is not None:
             pruner.prune(event, trace)
+
+    def _find(
+        self, kind: str, name: str | None, source: str
+    ) -> tuple[Plan | None, EventRule | None]:
+        """See `Ruled`."""
+        found = self._short.get((kind, name, source))
+        if found is None:
+            rule = self._rule_named(name) if kind == "track" else None
+            plan, _, is_short = self._planned(kind, rule, source)
+            found = (plan if is_short else None), rule
+            if name is None or len(name) <= _MAX_NAME:
+                if len(self._short) >= _MAX_NAMES:
+                    self._short.clear()
+                self._short[kind, name, source] = found
+        return found
+
+    def _planned(
+        self, kind: str, rule: EventRule | None, source: str
+    ) -> tuple[Plan, Pruner | None, bool]:
+        """The plan for such events, what prunes them, and whether the short way takes them."""
+        scope = source if source in self._mapping.by_source else ""
+        key = (kind, "" if rule is None else rule.title, scope)
+        entry = self._plans.get(key)
+        if entry is None:
+            plan, pruner = self._plan(kind, rule, scope)
+            entry = self._plans[key] = plan, pruner, pruner is None and takes_plan(plan)
+        return entry
 
     def _plan(self, kind: str, rule: EventRule | None, source: str) -> tuple[Plan, Pruner | None]:
         mapping = self._mapping

@@ -3,6 +3,7 @@
 One strict decode says so. Nothing is looked at twice, and nothing is written but what the event
 gains. An event that the short way does not take goes the long one (`events.intake`, with the
 mapper between its halves) to the same end: `tests/property/test_plain.py` holds them together.
+Where rules are to change events, `ruled` does what they say in the middle.
 """
 
 import zlib
@@ -17,17 +18,18 @@ from edgeproxy.events.intake import CLIENT_LIBRARIES, SENT_AT_SIZE, Receipt, Sea
 from edgeproxy.mapping.checking import AnyObject, strict
 from edgeproxy.mapping.table import context_types
 
-__all__ = ["ShortWay", "seal_plain"]
+__all__ = ["UNFIT", "Plain", "ShortWay", "UnsureError", "replaced", "seal", "seal_plain"]
 
 #: Gives an event the form that is stored and sent; None where it has to go the long way. Takes its
-#: bytes (UTF-8), its request, the most bytes that it may have, and the most ms that it may be old.
-ShortWay = Callable[[bytes, Receipt, int, float], Sealed | None]
+#: bytes (UTF-8), its source, its request, the most bytes that it may have, and the most ms that it
+#: may be old.
+ShortWay = Callable[[bytes, str, Receipt, int, float], Sealed | None]
 
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 _Context: Any = strict(context_types())
 
 
-class _Plain(Struct, gc=False):
+class Plain(Struct, gc=False):
     """An event as most are. What is null or empty, where that matters, does not fit."""
 
     type: Literal["alias", "group", "identify", "page", "screen", "track"]
@@ -44,7 +46,7 @@ class _Plain(Struct, gc=False):
     traits: AnyObject | None = None
 
 
-_decode = msgspec.json.Decoder(_Plain).decode
+_decode = msgspec.json.Decoder(Plain).decode
 _encode = msgspec.json.encode
 _convert = msgspec.convert
 _crc32 = zlib.crc32
@@ -55,34 +57,49 @@ _BACKSLASH = ord("\\")
 _QUOTE = ord('"')
 
 
-class _UnsureError(ValueError):
+class UnsureError(ValueError):
     """Only a closer look can tell."""
 
 
-def seal_plain(raw: bytes, receipt: Receipt, max_event: int, max_age: float) -> Sealed | None:
-    """See `ShortWay`. In one piece, as every event passes here."""
+#: What an event that does not fit raises.
+UNFIT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, UnsureError)
+
+
+def seal_plain(
+    raw: bytes, _source: str, receipt: Receipt, max_event: int, max_age: float
+) -> Sealed | None:
+    """See `ShortWay`: for events that no rule changes."""
     try:
-        event = _decode(raw)
-        user = event.anonymousId or event.userId
-        when, head = event.originalTimestamp, b""
-        if when is UNSET:
-            when = event.timestamp
-            if when is UNSET:
-                return None
-            head = b'{"originalTimestamp":"%b",' % when.encode()
-        original = _ms(when)
-        sent_at, body = receipt.sent_at_ms, raw
-        if event.sentAt is not UNSET:
-            sent_at = _ms(event.sentAt)
-            body = _without(body, b'"sentAt"', event.sentAt)
-        if event.writeKey is not UNSET:
-            body = _without(body, b'"writeKey"', event.writeKey)
-        if receipt.ip is not None or receipt.has_origin:
-            body = _stamped(body, event.context, receipt)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, _UnsureError):
+        return seal(_decode(raw), raw, receipt, max_event, max_age)
+    except UNFIT:
         return None
+
+
+def seal(
+    event: Plain, body: bytes, receipt: Receipt, max_event: int, max_age: float
+) -> Sealed | None:
+    """Judge an event and complete its bytes. In one piece, as every event passes here.
+
+    Raises one of UNFIT, or gives None, where only a closer look can tell.
+    """
+    user = event.anonymousId or event.userId
     if user is None or (event.type == "track" and event.event is None) or receipt.context:
         return None
+    when, head = event.originalTimestamp, b""
+    if when is UNSET:
+        when = event.timestamp
+        if when is UNSET:
+            return None
+        head = b'{"originalTimestamp":"%b",' % when.encode()
+    original = _ms(when)
+    sent_at = receipt.sent_at_ms
+    if event.sentAt is not UNSET:
+        sent_at = _ms(event.sentAt)
+        body = _without(body, b'"sentAt"', event.sentAt)
+    if event.writeKey is not UNSET:
+        body = _without(body, b'"writeKey"', event.writeKey)
+    if receipt.ip is not None or receipt.has_origin:
+        body = _stamped(body, event.context, receipt)
     received = receipt.received
     age = (received if sent_at is None else sent_at) - original
     if head:
@@ -93,13 +110,22 @@ def seal_plain(raw: bytes, receipt: Receipt, max_event: int, max_age: float) -> 
     return Sealed(body, _crc32(user.encode()), event.messageId, event.type, skew, age)
 
 
+def replaced(body: bytes, name: bytes, old: bytes, new: bytes) -> bytes:
+    """Write another value of a top-level field; its name, in quotes, must stand nowhere else."""
+    member = b"%b:%b" % (name, old)
+    at = body.find(member)
+    if at < 0 or body.find(_BACKSLASH) >= 0 or body.count(name) != 1:
+        raise UnsureError
+    return b"%b%b:%b%b" % (body[:at], name, new, body[at + len(member) :])
+
+
 def _ms(moment: str) -> int:
     """A time in UTC as ms since 1970.
 
     Offsets have spellings that RFC 3339 does not know, and more digits would be rounded.
     """
     if moment[-1] != "Z" or len(moment) > _MICROSECONDS:
-        raise _UnsureError
+        raise UnsureError
     time: timedelta = _convert(moment, datetime) - _EPOCH
     return time // _MILLISECOND
 
@@ -111,19 +137,19 @@ def _without(raw: bytes, name: bytes, value: str) -> bytes:
     end = at + len(member)
     # With an escape in it, a name or the value may be spelled otherwise.
     if at < 0 or raw.find(_BACKSLASH) >= 0 or raw.count(name) != 1:
-        raise _UnsureError
+        raise UnsureError
     if raw[end : end + 1] == b",":
         return raw[:at] + raw[end + 1 :]
     if raw[at - 1 : at] == b",":
         return raw[: at - 1] + raw[end:]
-    raise _UnsureError
+    raise UnsureError
 
 
 def _stamped(raw: bytes, context: Any, receipt: Receipt) -> bytes:
     """Add the client's address and user agent to the context of a user's own device's event."""
     if context is None:
         if receipt.has_origin:
-            raise _UnsureError
+            raise UnsureError
         return raw
     library = context.library
     if not receipt.has_origin and (library is None or library.name not in CLIENT_LIBRARIES):
@@ -142,9 +168,9 @@ def _put_first(raw: bytes, name: bytes, added: dict[bytes, str]) -> bytes:
     at = raw.find(opening)
     start = at + len(opening)
     if at < 0 or raw[start] != _QUOTE or raw.find(_BACKSLASH) >= 0 or raw.count(name) != 1:
-        raise _UnsureError
+        raise UnsureError
     for key in added:
         if raw.find(key, start) >= 0:  # as null perhaps, anywhere in it
-            raise _UnsureError
+            raise UnsureError
     members = b"".join([b"%b:%b," % (key, _encode(value)) for key, value in added.items()])
     return b"%b%b%b" % (raw[:start], members, raw[start:])

@@ -26,7 +26,7 @@ class Mapper(Protocol):
         """Which mapping set this is."""
 
     @property
-    def short_way(self) -> Callable[[bytes, Receipt, int, float], Sealed | None] | None:
+    def short_way(self) -> Callable[[bytes, str, Receipt, int, float], Sealed | None] | None:
         """What seals most events in one step; None where `apply` has to see every event."""
 
     def apply(self, event: Event, source: str) -> Refusal | Filtered | None:
@@ -81,7 +81,7 @@ class Sorting:
         short_way = self._rules.mapper.short_way if is_utf8 else None
         source, receipt, types = self._source, self._receipt, self.types
         for index, raw in enumerate(events, first):
-            sealed = short_way and short_way(raw, receipt, max_event, max_age)
+            sealed = short_way and short_way(raw, source, receipt, max_event, max_age)
             if sealed is None:
                 self._add_the_long_way(index, raw, is_utf8=is_utf8)
                 continue
