@@ -115,9 +115,8 @@ class Ledger:
         if may_be_claimed:
             for added in self._written:
                 order = self.lanes[added.lane].order
-                size = sum([len(event.body) for event in added.events])
-                if order.wants(added.first_id, len(added.events), size):
-                    order.take_in(added.claimed(), size)
+                if order.wants(added.first_id, len(added.events), added.size):
+                    order.take_in(added.claimed(), added.size)
         for name in self._changed:
             lane = self.lanes[name]
             lane.shown = (lane.events, lane.bytes)
@@ -176,7 +175,8 @@ class Ledger:
         """
         lane = self.lanes.get(name) or self.lane(name)
         first_id = lane.first_id + lane.next_sequence
-        self._added.append(Numbered(name, first_id, received, events))
+        bodies = size - ROW_OVERHEAD * len(events)
+        self._added.append(Numbered(name, first_id, received, events, bodies))
         lane.next_sequence += len(events)
         lane.events += len(events)
         lane.bytes += size

@@ -147,7 +147,7 @@ class Order:
             if left:
                 held[user] = left
             else:
-                del held[user]
+                held.pop(user)
                 read_again = read_again or user in self._passed
         if read_again:
             self._read_again()

@@ -84,6 +84,8 @@ class Numbered(Struct, gc=False):
     first_id: int
     received: int
     events: Sequence[Sealed]
+    size: int
+    """Bytes of their bodies."""
 
     def claimed(self) -> list[Claimed]:
         """The events as a claim gives them."""
@@ -165,6 +167,9 @@ def every_event(connection: apsw.Connection, lane: str | None = None) -> Iterato
         while rows := connection.execute(SELECT, (after, end, _PAGE_ROWS)).fetchall():
             for row in rows:
                 stored = _from_row(cast("str", name), row)
+                if stored.event.id <= after:
+                    # A walk over pages that stand in each other's place would never end.
+                    raise apsw.CorruptError("events do not stand in the order of their numbers")
                 yield stored
                 after = stored.event.id
 

@@ -81,7 +81,7 @@ async def test_opening_takes_no_longer_with_many_events(tmp_path):
     connection = connect(tmp_path / DATABASE)
     with connection:
         many = [event(user % 1000, user) for user in range(200_000)]
-        insert(connection, to_rows([Numbered("shop", (1 << LANE_SHIFT) + 2, 1, many)]))
+        insert(connection, to_rows([Numbered("shop", (1 << LANE_SHIFT) + 2, 1, many, 0)]))
         connection.execute("update lanes set next_sequence = 200002, events = 200001")
     connection.close()
     started = time.perf_counter()

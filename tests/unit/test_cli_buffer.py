@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgeproxy.buffer.base import DeadLetter
-from edgeproxy.buffer.database import DATABASE, connect
+from edgeproxy.buffer.database import DATABASE, PAGE, connect
 from edgeproxy.buffer.sqlite import SqliteBuffer
 from edgeproxy.cli import main, stopped
 from edgeproxy.events.intake import Sealed
@@ -130,6 +130,22 @@ def test_the_check_finds_a_damaged_page(folder: Folder):
     folder.spoil_page()
     found = folder.json("check", code=1)
     assert not found["ok"]
+
+
+@pytest.mark.parametrize("command", ["check", "export"])
+def test_pages_that_stand_in_each_others_place_are_damage_and_have_an_end(
+    folder: Folder, command: str
+):
+    folder.fill(letters=0)
+    data = folder.database.read_bytes()
+    pages = [data[at : at + PAGE] for at in range(0, len(data), PAGE)]
+    leaves = [n for n, page in enumerate(pages) if page[0] == 0x0D and b'"Ping"' in page]
+    first, last = leaves[0], leaves[-1]
+    pages[first], pages[last] = pages[last], pages[first]
+    folder.database.write_bytes(b"".join(pages))
+    result = folder.run(command)
+    assert result.exit_code == 1
+    assert result.output.count('"messageId"') <= 1000
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database" * 100])
