@@ -269,19 +269,26 @@ async def test_without_the_proxy_browsers_are_told_nothing_and_repeat_until_it_i
 
 async def test_clients_stay_with_one_of_several_instances(kind, tmp_path):
     one, two = Backend(), Backend()
-    async with (
-        one.serve(),
-        two.serve(),
-        open_front(kind, tmp_path, one.port, two.port) as front,
-    ):
-        used = set()
-        for address in (f"127.0.{n}.{n}" for n in range(2, 14)):
-            before = sum(one.requests), sum(two.requests)
-            for _ in range(3):
-                async with front.client(address) as client:
-                    assert await post(front, client) == 200
-            after = sum(one.requests), sum(two.requests)
-            grown = after[0] - before[0], after[1] - before[1]
-            assert sorted(grown) == [0, 3], "requests of one client went to both"
-            used.add(grown)
-        assert len(used) == 2, "one instance got everything"
+    theirs: dict[int, list[str]] = {0: [], 1: []}
+    async with one.serve(), open_front(kind, tmp_path, one.port, two.port) as front:
+        async with two.serve():
+            for address in (f"127.0.{n}.{n}" for n in range(2, 14)):
+                before = sum(one.requests), sum(two.requests)
+                assert await post_thrice(front, address) == [200, 200, 200]
+                grown = sum(one.requests) - before[0], sum(two.requests) - before[1]
+                assert sorted(grown) == [0, 3], "requests of one client went to both"
+                theirs[grown.index(3)].append(address)
+        assert theirs[0], "one instance got everything"
+        assert theirs[1], "one instance got everything"
+        assert await post_thrice(front, theirs[0][0]) == [200, 200, 200]
+        expected = 200 if kind == "nginx" else 502
+        assert await post_thrice(front, theirs[1][0]) == [expected] * 3, "the second has stopped"
+
+
+async def post_thrice(front: Front, address: str) -> list[int]:
+    """Each on a connection of its own."""
+    answers = []
+    for _ in range(3):
+        async with front.client(address) as client:
+            answers.append(await post(front, client))
+    return answers
