@@ -13,7 +13,7 @@ from msgspec import Struct
 from edgeproxy import systemd
 from edgeproxy.config import Settings
 
-__all__ = ["Listener", "Sockets", "tls_context"]
+__all__ = ["Listener", "Sockets", "renew_certificate", "tls_context"]
 
 #: Connections that the kernel keeps for us while we are busy or being replaced.
 _BACKLOG = 4096
@@ -142,3 +142,13 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     except OSError as error:
         raise OSError(f"[server] tls_cert, tls_key: cannot be used: {error}") from None
     return context
+
+
+def renew_certificate(context: ssl.SSLContext | None, settings: Settings) -> None:
+    """Have connections that come from now on shown the certificate as it is in the files now.
+
+    Raises OSError when it cannot be used; then the old one stays.
+    """
+    if context is None or tls_context(settings) is None:
+        return  # TLS begins and ends with the process
+    context.load_cert_chain(str(settings.server.tls_cert), settings.server.tls_key)

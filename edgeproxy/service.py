@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,7 +21,7 @@ from edgeproxy.buffer.sqlite import SqliteBuffer
 from edgeproxy.config import ConfigError, Settings, Validation
 from edgeproxy.delivery.flusher import Flusher
 from edgeproxy.delivery.upstream import Upstream
-from edgeproxy.listening import Listener, Sockets, tls_context
+from edgeproxy.listening import Listener, Sockets, renew_certificate, tls_context
 from edgeproxy.mapping import Mapper, compile_settings
 from edgeproxy.metrics import Metrics, gauge, lane_states, mapping_families
 from edgeproxy.operating import operators_page
@@ -58,9 +59,11 @@ class Service:
         metrics: Metrics,
         buffer: SqliteBuffer,
         upstream: Upstream,
+        tls: ssl.SSLContext | None,
     ) -> None:
         """Put the parts together; nothing listens yet."""
         self.settings = settings
+        self._tls = tls
         self._read_settings = read_settings
         self.metrics = metrics
         self.buffer = buffer
@@ -152,10 +155,11 @@ class Service:
         try:
             settings = await asyncio.to_thread(self._read_settings)
             mapper = await asyncio.to_thread(compile_settings, settings)
+            renew_certificate(self._tls, settings)
         except ConfigError as error:
-            mistakes = [str(mistake) for mistake in error.mistakes]
-            _log.error("reload_refused", mistakes=mistakes)
-            return {"applied": False, "mistakes": mistakes}
+            return _refused([str(mistake) for mistake in error.mistakes])
+        except OSError as error:
+            return _refused([str(error)])
         restart = needs_restart(self._started_with, settings)
         before, self.settings, self.mapper = self.settings, settings, mapper
         self.intake.configure(
@@ -173,6 +177,11 @@ class Service:
             "mapping_revision": mapper.revision,
             "needs_restart": restart,
         }
+
+
+def _refused(mistakes: list[str]) -> dict[str, object]:
+    _log.error("reload_refused", mistakes=mistakes)
+    return {"applied": False, "mistakes": mistakes}
 
 
 @asynccontextmanager
@@ -204,7 +213,7 @@ async def start(
             user_agent=f"edgeproxy/{__version__}",
         )
         opened.push_async_callback(upstream.close)
-        service = Service(settings, read_settings, metrics, buffer, upstream)
+        service = Service(settings, read_settings, metrics, buffer, upstream, tls)
         server = ProxyServer(service.clients.handle, begin=service.clients.begin)
         patience = _HANDOVER_SECONDS if sockets.are_handed_over else _REQUEST_SECONDS
         clients = Listener(

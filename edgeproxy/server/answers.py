@@ -6,9 +6,10 @@ from functools import lru_cache
 from http import HTTPStatus
 
 import msgspec
-from aiohttp import hdrs, web
+from aiohttp import web
 
 __all__ = [
+    "SERVER",
     "SUCCESS",
     "RefusedError",
     "as_bytes",
@@ -20,6 +21,8 @@ __all__ = [
 ]
 
 SUCCESS = b'{"success":true}'
+SERVER = "edgeproxy"
+"""What the `Server` header says: no versions, which would only help who looks for holes."""
 _JSON = "application/json"
 
 
@@ -82,8 +85,6 @@ def as_bytes(answer: web.Response, second: int | None = None) -> bytes:
     body = answer.body if isinstance(answer.body, bytes) else b""
     lines = [f"HTTP/1.1 {answer.status} {answer.reason}"]
     lines += [f"{name}: {value}" for name, value in answer.headers.items()]
-    lines += [
-        f"{hdrs.CONTENT_LENGTH}: {len(body)}",
-        f"{hdrs.DATE}: {formatdate(second, usegmt=True)}",
-    ]
+    date = formatdate(second, usegmt=True)
+    lines += [f"Content-Length: {len(body)}", f"Date: {date}", f"Server: {SERVER}"]
     return "\r\n".join([*lines, "\r\n"]).encode("utf-8", "surrogateescape") + body

@@ -98,6 +98,7 @@ class ClientApp:
                 response.force_close()  # the rest of the body is not worth reading
         if origin is not None and self._sources.all_origins.allows(origin):
             origins.allow(response.headers, origin)
+        response.headers[hdrs.SERVER] = answers.SERVER
         self._metrics.request_seconds.observe(time.perf_counter() - started)
         return response
 

@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from aiohttp import web
 
-__all__ = ["basic_user", "client_address", "key_in_query", "said", "truncated"]
+__all__ = ["basic_user", "client_address", "is_trusted", "key_in_query", "said", "truncated"]
 
 Network = IPv4Network | IPv6Network
 
@@ -32,6 +32,11 @@ def client_address(peer: str, forwarded_for: str | None, trusted: Sequence[Netwo
             return address
         address = _plain(candidate)
     return address
+
+
+def is_trusted(peer: str, trusted: Sequence[Network]) -> bool:
+    """Whether a peer is one of the proxies whose headers are believed."""
+    return bool(trusted) and _is_trusted(_plain(peer), tuple(trusted))
 
 
 @lru_cache(maxsize=4096)

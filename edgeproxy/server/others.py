@@ -69,7 +69,13 @@ class Others:
         if self._settings.public_url:
             protocol, _, host = self._settings.public_url.rstrip("/").partition("://")
             return protocol, host
-        return ("https" if request.secure else "http"), f"{clients.said(request.host)}{prefix}"
+        protocol, host = ("https" if request.secure else "http"), request.host
+        if clients.is_trusted(request.remote or "", self._settings.trusted_proxies):
+            # What ends TLS in front of us knows what the client asked for.
+            if request.headers.get("X-Forwarded-Proto") in {"http", "https"}:
+                protocol = request.headers["X-Forwarded-Proto"]
+            host = request.headers.get("X-Forwarded-Host", host)
+        return protocol, f"{clients.said(host)}{prefix}"
 
     def _source_config(self, request: web.BaseRequest) -> web.StreamResponse:
         basic = clients.basic_user(request.headers.get(hdrs.AUTHORIZATION))

@@ -1,6 +1,7 @@
 """What clients are told: the contract's table of answers, on a real socket."""
 
 import json
+from ipaddress import ip_network
 
 import pytest
 
@@ -164,6 +165,23 @@ async def test_settings_have_the_shape_that_apps_need(proxy):
     assert None not in told.values()
     refused = await proxy.request("GET", "/v1/projects/wrong/settings")
     assert (refused.status, refused.code) == (401, "unknown_key")
+
+
+@pytest.mark.parametrize(
+    ("trusted", "expected"),
+    [
+        (["127.0.0.0/8"], ("https", "events.example.com/v1")),
+        (["192.0.2.0/24"], ("http", "edge.example.com/v1")),
+        ([], ("http", "edge.example.com/v1")),
+    ],
+)
+async def test_settings_believe_trusted_proxies_only(proxy_factory, trusted, expected):
+    networks = tuple(ip_network(one) for one in trusted)
+    proxy = await proxy_factory(server={"trusted_proxies": networks})
+    headers = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "events.example.com"}
+    answer = await proxy.request("GET", f"/v1/projects/{KEY}/settings", headers=headers)
+    destination = answer.json()["integrations"]["Segment.io"]
+    assert (destination["protocol"], destination["apiHost"]) == expected
 
 
 async def test_settings_name_the_public_address(proxy_factory):
