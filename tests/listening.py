@@ -200,6 +200,18 @@ class Proxy:
             connection.close()
 
 
+def hold_commits(proxy: Proxy, seconds: float) -> None:
+    """Have every commit of the proxy's buffer take so long."""
+    committer = proxy.buffer._committer
+    commit = committer._commit
+
+    def slowly() -> None:
+        time.sleep(seconds)
+        commit()
+
+    committer._commit = slowly
+
+
 def basic(key: str) -> str:
     return "Basic " + base64.b64encode(f"{key}:".encode()).decode()
 

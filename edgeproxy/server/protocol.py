@@ -132,6 +132,10 @@ class _Connection(RequestHandler):
             self._handler_waiter.set_result(None)
         if self.transport is None or self._force_close:
             return  # the client has gone
+        if self.begin is None:  # the server has begun to end meanwhile
+            self.transport.write(answer.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+            self.transport.close()
+            return
         self.transport.write(answer)
         self._next_keepalive_close_time = close = self._loop.time() + self._keepalive_timeout
         if self._keepalive_handle is None:

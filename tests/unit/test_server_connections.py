@@ -9,7 +9,7 @@ import struct
 import pytest
 
 from edgeproxy.server.protocol import Patience
-from tests.listening import KEY, basic, track
+from tests.listening import KEY, basic, hold_commits, track
 
 AUTH = f"Authorization: {basic(KEY)}\r\n".encode()
 POST = b"POST /v1/track HTTP/1.1\r\nHost: x\r\n" + AUTH
@@ -112,6 +112,56 @@ async def test_pipelined_requests_are_answered_in_order(proxy):
     assert [(await connection.answer()).status for _ in range(3)] == [200, 404, 200]
     await connection.close()
     assert [e["messageId"] for e in proxy.events()] == ["one", "two"]
+
+
+async def test_what_comes_while_a_request_waits_for_the_disk_is_answered_after_it(proxy):
+    hold_commits(proxy, 0.1)
+    connection = await proxy.connect()
+    await asyncio.sleep(0.05)
+    await connection.send(whole())
+    await asyncio.sleep(0.03)
+    await connection.send(whole({"type": "track"}) + whole()[:40])
+    assert (await connection.answer()).status == 200
+    assert (await connection.answer()).status == 400
+    rest = whole()[40:]
+    await connection.send(rest)
+    assert (await connection.answer()).status == 200
+    assert len(proxy.events()) == 2
+    await connection.close()
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 30])
+async def test_requests_that_arrive_soon_need_no_task(proxy, pieces):
+    connection = await proxy.connect()
+    await asyncio.sleep(0.05)
+    data = whole()
+    size = len(data) // pieces + 1
+    for _ in range(3):
+        for at in range(0, len(data), size):
+            await connection.send(data[at : at + size])
+            await asyncio.sleep(0.002)
+        answer = await connection.answer()
+        assert (answer.status, answer.body) == (200, b'{"success":true}')
+        data = whole()
+        size = len(data) // pieces + 1
+    assert proxy.server.requests_count == 0
+    await connection.close()
+
+
+async def test_both_kinds_of_answer_say_the_same(proxy):
+    """With and without a task: the second client asks for the end of its connection."""
+    answers = []
+    for more in (b"", b"Connection: close\r\n"):
+        for sent in (whole(more=more), whole({"type": "track"}, more=more)):
+            connection = await proxy.connect()
+            await asyncio.sleep(0.05)
+            await connection.send(sent)
+            answer = await connection.answer()
+            headers = {k: v for k, v in answer.headers.items() if k not in {"date", "connection"}}
+            answers.append((answer.status, headers, answer.body))
+            await connection.close()
+    assert answers[:2] == answers[2:]
+    assert proxy.server.requests_count == 2
 
 
 async def test_a_connection_is_kept_until_the_client_says_close(proxy):

@@ -3,7 +3,7 @@
 import asyncio
 import json
 
-from tests.listening import KEY, basic, track
+from tests.listening import KEY, basic, hold_commits, track
 
 REQUEST = json.dumps(track()).encode()
 HEAD = (
@@ -50,4 +50,19 @@ async def test_a_client_that_never_asks_delays_the_end_only_a_little(proxy):
     await asyncio.sleep(0.05)
     async with asyncio.timeout(2):
         await proxy.server.let_finish()
+    await connection.close()
+
+
+async def test_a_request_that_waits_for_the_disk_is_answered_and_told_that_it_is_the_last(proxy):
+    hold_commits(proxy, 0.3)
+    connection = await proxy.connect()
+    await asyncio.sleep(0.05)
+    await connection.send(HEAD + REQUEST)
+    await asyncio.sleep(0.05)
+    ending = asyncio.create_task(proxy.server.let_finish(2))
+    answer = await connection.answer()
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert await connection.closed() == b""
+    await ending
+    assert proxy.server.requests_count == 0, "no task of aiohttp's took it"
     await connection.close()
