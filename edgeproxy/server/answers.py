@@ -14,6 +14,7 @@ __all__ = [
     "RefusedError",
     "as_bytes",
     "error",
+    "failed",
     "json_answer",
     "partly",
     "success",
@@ -68,6 +69,11 @@ def error(status: int, code: str, message: str) -> web.Response:
     """Answer that a request was refused."""
     body = msgspec.json.encode(_Error(HTTPStatus(status).phrase, code, message))
     return json_answer(body, status)
+
+
+def failed() -> web.Response:
+    """Answer that a mistake of ours kept the request from being answered; it may be sent again."""
+    return error(500, "internal_error", "the proxy failed; try again")
 
 
 def success_bytes() -> bytes:

@@ -164,19 +164,28 @@ class ClientApp:
 
         def told(outcome: Taken | BufferFaultError) -> None:
             self._metrics.request_seconds.observe(time.perf_counter() - started)
-            if isinstance(outcome, BufferFaultError):
-                refused = self._refuse(self._full(outcome), headers, asked.peer)
-                send(answers.as_bytes(refused))
-            elif outcome.rejected or origin is not None:
-                response = _told(outcome, found)
-                if origin is not None:
-                    origins.allow(response.headers, origin)
-                send(answers.as_bytes(response))
-            else:
-                send(answers.success_bytes())
+            try:
+                answer = self._answer_bytes(outcome, asked, found, origin)
+            except Exception:  # noqa: BLE001 - here it would end the commit, and the process
+                _log.exception("answer_failed")
+                answer = answers.as_bytes(answers.failed())
+            send(answer)
 
         self._intake.begin(source, envelope.events, receipt, is_utf8=envelope.is_utf8, told=told)
         return True
+
+    def _answer_bytes(
+        self, outcome: Taken | BufferFaultError, asked: Asked, found: Route, origin: str | None
+    ) -> bytes:
+        if isinstance(outcome, BufferFaultError):
+            refused = self._full(outcome)
+            return answers.as_bytes(self._refuse(refused, asked.headers, asked.peer))
+        if not outcome.rejected and origin is None:
+            return answers.success_bytes()
+        response = _told(outcome, found)
+        if origin is not None:
+            origins.allow(response.headers, origin)
+        return answers.as_bytes(response)
 
     async def _accept(
         self, request: web.BaseRequest, origin: str | None, found: Route

@@ -132,7 +132,7 @@ class Intake:
             elif found.repeats:
                 self._tell_later(source, found, len(events), told)
             else:
-                told(self._taken(source, found, len(events)))
+                told(self._taken_in_commit(source, found, len(events)))
 
         if not found.sealed and not found.letters:
             settled(None)
@@ -189,6 +189,14 @@ class Intake:
         task = asyncio.get_running_loop().create_task(wait())
         self._waiting.add(task)
         task.add_done_callback(self._waiting.discard)
+
+    def _taken_in_commit(self, source: Source, found: Sorting, events: int) -> Taken:
+        """As `_taken`. What is stored is stored: a mistake of ours in looking at it ends no commit."""
+        try:
+            return self._taken(source, found, events)
+        except Exception:  # noqa: BLE001 - see above
+            _log.exception("watching_failed", source=source.name)
+            return Taken(events - len(found.rejected), found.rejected)
 
     def _taken(self, source: Source, found: Sorting, events: int) -> Taken:
         """Count what became of the events, tell whoever watches, and the sender."""

@@ -128,7 +128,7 @@ class _Connection(RequestHandler):
     def _send(self, answer: bytes) -> None:
         """Answer the request that was begun, as aiohttp would end one."""
         self._request_in_progress = False
-        if self._handler_waiter is not None:
+        if self._handler_waiter is not None and not self._handler_waiter.done():
             self._handler_waiter.set_result(None)
         if self.transport is None or self._force_close:
             return  # the client has gone
@@ -192,7 +192,7 @@ class _Connection(RequestHandler):
         """Answer what could not be parsed, or what went wrong in us, in the contract's shape."""
         if status >= 500:
             self.log_exception("Error handling request", exc_info=exc)
-            response = answers.error(status, "internal_error", "the proxy failed; try again")
+            response = answers.failed()
         else:
             response = answers.error(status, "bad_request", "this is not an HTTP request")
         response.force_close()

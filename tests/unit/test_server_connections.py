@@ -346,3 +346,22 @@ async def test_a_client_that_goes_away_after_sending_has_its_event_stored_once_o
         assert (await proxy.post("/v1/track", event)).status == 200
     again = [e["messageId"] for e in proxy.events()]
     assert sorted(stored + again) == sorted(f"gone-{n}" for n in range(20))
+
+
+async def test_a_mistake_of_ours_after_the_commit_ends_neither_it_nor_the_process(proxy, monkeypatch):
+    async def post():
+        connection = await proxy.connect()
+        await asyncio.sleep(0.05)
+        await connection.send(whole())
+        answer = await connection.answer()
+        await connection.close()
+        return answer.status
+
+    stop = proxy.intake.watch(lambda *_: 1 / 0)
+    assert await post() == 200, "it is stored, whoever fails to look at it"
+    stop()
+    monkeypatch.setattr("edgeproxy.server.answers.success_bytes", lambda: 1 / 0)
+    assert await post() == 500
+    monkeypatch.undo()
+    assert await post() == 200
+    assert len(proxy.events()) == 3
