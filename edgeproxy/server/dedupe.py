@@ -54,7 +54,8 @@ class Dedupe:
         self._size = size
         self._order: deque[int] = deque()
         # True: accepted. One look-up tells, and whole requests are noted at once.
-        self._known: dict[int, Storing | bool] = {}
+        self.known: dict[int, Storing | bool] = {}
+        """Ids of which something is known; only to be looked up in."""
 
     def resize(self, size: int) -> None:
         """Remember another number from now on."""
@@ -68,7 +69,7 @@ class Dedupe:
 
     def seen(self, id_: int) -> Storing | bool:
         """Say whether an id was accepted: True, False, or what is storing it at the moment."""
-        return self._known.get(id_, False)
+        return self.known.get(id_, False)
 
     def begin(self, ids: Sequence[int]) -> Storing:
         """Ids that are about to be stored; nothing is noted before `note`."""
@@ -77,20 +78,20 @@ class Dedupe:
     def note(self, storing: Storing) -> None:
         """Note ids that are on their way to the disk, until they are settled."""
         if self._size and not storing.is_done:
-            self._known.update(dict.fromkeys(storing.ids, storing))
+            self.known.update(dict.fromkeys(storing.ids, storing))
 
     def _finish(self, storing: Storing) -> None:
         if storing.failure is not None:
             for id_ in storing.ids:
-                if self._known.get(id_) is storing:
-                    del self._known[id_]
+                if self.known.get(id_) is storing:
+                    del self.known[id_]
         elif self._size:
-            self._known.update(dict.fromkeys(storing.ids, True))
+            self.known.update(dict.fromkeys(storing.ids, True))
             self._order.extend(storing.ids)
             self._trim()
 
     def _trim(self) -> None:
         for _ in range(len(self._order) - self._size):
             oldest = self._order.popleft()
-            if self._known.get(oldest) is True:
-                del self._known[oldest]
+            if self.known.get(oldest) is True:
+                del self.known[oldest]

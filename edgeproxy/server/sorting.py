@@ -80,6 +80,7 @@ class Sorting:
         max_event, max_age = limits.max_event, limits.max_age * 1000
         short_way = self._rules.mapper.short_way if is_utf8 else None
         source, receipt, types = self._source, self._receipt, self.types
+        known, own = self._dedupe.known, self._own
         for index, raw in enumerate(events, first):
             sealed = short_way and short_way(raw, source, receipt, max_event, max_age)
             if sealed is None:
@@ -87,7 +88,7 @@ class Sorting:
                 continue
             types[sealed.type] = types.get(sealed.type, 0) + 1
             id_ = hash((source, sealed.message_id))
-            if self._is_repeat(id_):
+            if (id_ in known or id_ in own) and self._is_repeat(id_):
                 self._note("duplicate", raw, sealed.type, sealed.message_id)
             else:
                 self._accept(raw, sealed, id_)
