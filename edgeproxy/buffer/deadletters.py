@@ -28,6 +28,7 @@ __all__ = [
     "insert_again",
     "is_of_user",
     "iterate",
+    "letter_of",
     "letter_size",
     "newest",
     "oldest",
@@ -261,9 +262,15 @@ def _to_row(letter: DeadLetter) -> tuple[str | int | bytes | None, ...]:
 
 
 def _from_row(row: Sequence[Any]) -> StoredDeadLetter:
-    (id_, lane, code, message, form, received, died, message_id, revision) = row[:9]
-    (receipt, status, answer, skew, age, checksum, body) = row[9:]
-    letter = DeadLetter(
+    checksum, body = row[14:]
+    return StoredDeadLetter(row[0], letter_of(row[1:]), zlib.crc32(body) == checksum)
+
+
+def letter_of(columns: Sequence[Any]) -> DeadLetter:
+    """A dead letter from its columns, in the table's order, without the id."""
+    (lane, code, message, form, received, died, message_id, revision) = columns[:8]
+    (receipt, status, answer, skew, age, _, body) = columns[8:]
+    return DeadLetter(
         lane=lane,
         code=code,
         message=message,
@@ -279,4 +286,3 @@ def _from_row(row: Sequence[Any]) -> StoredDeadLetter:
         skew=skew,
         age=age,
     )
-    return StoredDeadLetter(id_, letter, zlib.crc32(body) == checksum)

@@ -8,12 +8,13 @@ order per user holds.
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import structlog
 from msgspec import Struct, field
 
 from edgeproxy.buffer.base import Claimed, DeadLetter
+from edgeproxy.buffer.deadletters import letter_of
 from edgeproxy.buffer.ledger import Ledger
 from edgeproxy.buffer.pages import Pages, Row
 from edgeproxy.buffer.rows import LANE_SHIFT, checksum
@@ -112,6 +113,9 @@ def _sort(row: Row, chunk: Chunk) -> None:
             chunk.letters.append((id_, letter))
 
 
+_STATUS, _SKEW = 10, 12  # the columns of a dead letter that may be null
+
+
 def _event(id_: int, values: list[Any]) -> Claimed | None:
     _, user, received, skew, age, _, body = values
     if not isinstance(body, bytes) or not _are_integers((user, received, age)):
@@ -129,24 +133,9 @@ def _letter(values: list[Any]) -> DeadLetter | None:
         return None
     if not _are_integers((values[5], values[6], values[13])) or not isinstance(values[9], bytes):
         return None
-    lane, code, message, form, received, died, message_id, revision = values[1:9]
-    receipt, status, answer, skew, age, _, body = values[9:]
-    return DeadLetter(
-        lane=lane,
-        code=code,
-        message=message,
-        form=cast('Literal["received", "sent"]', form),
-        received=received,
-        died=died,
-        body=body,
-        message_id=message_id,
-        revision=revision,
-        receipt=receipt,
-        status=status if isinstance(status, int) else None,
-        answer=answer,
-        skew=skew if isinstance(skew, int) else None,
-        age=age,
-    )
+    for at in (_STATUS, _SKEW):
+        values[at] = values[at] if isinstance(values[at], int) else None
+    return letter_of(values[1:])
 
 
 def _damaged(event: Claimed, lane: str, now: int) -> DeadLetter:

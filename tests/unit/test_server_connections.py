@@ -348,7 +348,9 @@ async def test_a_client_that_goes_away_after_sending_has_its_event_stored_once_o
     assert sorted(stored + again) == sorted(f"gone-{n}" for n in range(20))
 
 
-async def test_a_mistake_of_ours_after_the_commit_ends_neither_it_nor_the_process(proxy, monkeypatch):
+async def test_a_mistake_of_ours_after_the_commit_ends_neither_it_nor_the_process(
+    proxy, monkeypatch
+):
     async def post():
         connection = await proxy.connect()
         await asyncio.sleep(0.05)
