@@ -110,6 +110,13 @@ def test_a_process_that_hangs_is_replaced(host: Host):
     host.sh("systemctl revert edgeproxy; systemctl restart edgeproxy")
 
 
+def test_it_is_upgraded_as_documented(host: Host):
+    before = host.show("edgeproxy", "MainPID")
+    host.sh(documented("/opt/edgeproxy/bin/pip install --upgrade"), outside_network=True)
+    assert state(host) == ("active", "0")
+    assert host.show("edgeproxy", "MainPID") != before
+
+
 def test_with_the_socket_a_restart_refuses_nobody(host: Host):
     host.sh(documented("systemctl disable --now edgeproxy\n"))
     answers: list[dict[str, int]] = []
