@@ -97,6 +97,12 @@ def test_a_wrong_configuration_is_refused_and_not_tried_again(host: Host):
     host.sh(f"cp good.toml {CONFIG}; systemctl start edgeproxy")
 
 
+def test_a_credential_that_is_not_there_is_named(host: Host):
+    host.sh("mv /etc/edgeproxy/write_key away; systemctl restart edgeproxy || true")
+    assert "status=243/CREDENTIALS" in host.sh("systemctl status edgeproxy", code=3)
+    host.sh("mv away /etc/edgeproxy/write_key; systemctl restart edgeproxy")
+
+
 def test_a_process_that_hangs_is_replaced(host: Host):
     host.sh(
         "mkdir /etc/systemd/system/edgeproxy.service.d\n"
@@ -167,6 +173,13 @@ def test_several_share_the_port_and_take_over_what_one_left(host: Host):
         assert status["lanes"][0]["state"] == "ok"
         assert (status["totals"]["accepted"] > 0) == (instance == 1), "the other is new"
     all_arrive(host)
+
+
+def test_an_instance_whose_name_is_no_number_is_not_tried_again(host: Host):
+    host.sh("systemctl start edgeproxy@blue", code=1)
+    host.sh("sleep 2")
+    assert state(host, "edgeproxy@blue") == ("failed", "2")
+    host.sh("systemctl reset-failed edgeproxy@blue")
 
 
 def test_an_instance_can_be_cut_off_and_taken_away(host: Host):
