@@ -45,6 +45,10 @@ bench: ## measure the proxy against its baselines; ARGS="--help" lists what can 
 torture: ## kill, stop, freeze, cut, fill and damage it for half an hour; CRASH_SEED repeats a run
 	CRASH_FIGURES=$(abspath .crash-figures.jsonl) $(BIN)pytest tests/crash -m torture $(ARGS)
 
+.PHONY: boot
+boot: ## follow docs/install.md on a Debian booted for it, in about four minutes; as root, with debootstrap
+	$(BIN)pytest tests/boot -m torture $(ARGS)
+
 .PHONY: fuzz
 fuzz: ## send mutated requests for a minute, or for CRASH_FUZZ_SECONDS
 	CRASH_FUZZ_SECONDS=$${CRASH_FUZZ_SECONDS:-60} $(BIN)pytest tests/crash/test_fuzz.py -s $(ARGS)

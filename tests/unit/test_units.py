@@ -55,7 +55,7 @@ def test_the_unit_keeps_what_the_documentation_promises(name: str):
     for line in (
         "Type=notify",
         "Restart=always",
-        "RestartPreventExitStatus=78",
+        "RestartPreventExitStatus=2 78",
         "StateDirectory=edgeproxy",
         "LoadCredential=write_key:/etc/edgeproxy/write_key",
         "User=edgeproxy",
