@@ -1,4 +1,5 @@
 // The operators' page: finds out which view the address names, and whether a login is needed.
+import './language.js' // before whatever asks for the language
 import { render } from 'preact'
 import { useCallback, useEffect, useRef, useState } from 'preact/hooks'
 import { get, onLoginNeeded, post } from './api.js'
