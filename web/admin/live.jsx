@@ -73,7 +73,7 @@ export function Live({ overview, params }) {
 
   return (
     <>
-      <Head title="Live" note="Events as they pass. Nothing is watched while this view is closed or paused.">
+      <Head title="Live" note="Events as they pass, at most 200 a second. Nothing is watched while closed or paused.">
         <Toggle label="Show values" on={values} onChange={setValues} />
         <button type="button" class={paused ? 'primary' : ''} aria-pressed={paused} onClick={() => setPaused(!paused)}>
           {paused ? 'Resume' : 'Pause'}
@@ -110,7 +110,7 @@ function Rows({ rows, onOpen }) {
     <div class="scroll card flush">
       <table class="feed">
         <thead>
-          <tr><th scope="col">Time</th><th scope="col">Verdict</th><th scope="col">Type</th><th scope="col">Event</th><th scope="col" class="wide">User</th><th scope="col" class="wide">Source</th><th scope="col">Hightouch</th></tr>
+          <tr><th scope="col">Time</th><th scope="col">Verdict</th><th scope="col" class="type">Type</th><th scope="col">Event</th><th scope="col" class="wide">User</th><th scope="col" class="wide">Source</th><th scope="col">Hightouch</th></tr>
         </thead>
         <tbody>
           {rows.map((row) => {
@@ -119,8 +119,8 @@ function Rows({ rows, onOpen }) {
               <tr key={row.id} class={tone} onClick={() => onOpen(row)}>
                 <td class="time">{clock(row.at)}</td>
                 <td><Pill tone={tone}>{row.code || words}</Pill></td>
-                <td class="mono">{row.type || '–'}</td>
-                <td class="name"><button type="button" class="link" onClick={(event) => { event.stopPropagation(); onOpen(row) }}>{row.event || <i>no name</i>}</button></td>
+                <td class="mono type">{row.type || '–'}</td>
+                <td class="name"><button type="button" class="link" onClick={(event) => { event.stopPropagation(); onOpen(row) }}>{row.event || (row.type === 'track' ? <i>no name</i> : <span class="soft" aria-label={row.type || 'event'}>–</span>)}</button><small class="narrow mono">{row.type || 'no type'}</small></td>
                 <td class="mono wide">{row.user ?? '–'}</td>
                 <td class="wide">{row.source}</td>
                 <td class="mono">{outcome(row)}</td>
@@ -197,7 +197,7 @@ function Way({ journey }) {
       {last && (
         <li class={last.outcome === 'delivered' ? 'good' : 'bad'}>
           <b>{last.outcome === 'delivered' ? 'Delivered' : 'Not delivered yet'}</b> <time>{moment(last.at)}</time>
-          <span class="soft">batch {last.batch} of {plural(last.events, 'event')} · Hightouch: {last.status ?? last.answer} in {millis(last.seconds)}{journey.attempts.length > 1 ? ` · attempt ${journey.attempts.length}` : ''}{last.detail ? ` · ${last.detail}` : ''}</span>
+          <span class="soft">in batch {last.batch}, with {plural(last.events, 'event')} · Hightouch: {last.status ?? last.answer} in {millis(last.seconds)}{journey.attempts.length > 1 ? ` · attempt ${journey.attempts.length}` : ''}{last.detail ? ` · ${last.detail}` : ''}</span>
         </li>
       )}
     </ol>

@@ -76,6 +76,9 @@ function App() {
             It has ended, restarts, or the tunnel to it is closed. What is shown is from before.
           </div>
         )}
+        {!state.lost && worst === 'outage' && where.view !== 'overview' && (
+          <a class="banner bad" href="#overview"><strong>{state.overview.findings[0].title}.</strong> Overview says why, and what to do.</a>
+        )}
         <View overview={state.overview} params={where.params} refresh={look} />
       </main>
     </>
