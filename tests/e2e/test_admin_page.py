@@ -299,6 +299,34 @@ async def test_filters_and_pause_choose_what_is_shown(stage, screen_of):
     assert await page.locator(".feed tbody tr").count() == 1
 
 
+async def test_what_is_shown_can_be_followed_while_paused_and_values_are_hidden_again(
+    stage, screen_of
+):
+    screen = await screen_of(stage)
+    page = await screen.open("live")
+    await page.get_by_text("in the last second").wait_for()
+    stage.sandbox.faults = Faults(status=503)
+    await send(stage, track("Paid", properties={"total": "not-for-everybody"}))
+    row = page.locator(".feed tbody tr", has_text="Paid")
+    await row.get_by_text("http_503").wait_for()
+    await page.get_by_role("button", name="Pause").click()
+    stage.sandbox.faults = Faults()
+    await row.get_by_text("✓ 200").wait_for()
+    await row.get_by_role("button", name="Paid").click()
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_text("Hightouch: 200").wait_for()
+    await dialog.get_by_role("button", name="Received").click()
+    secret = dialog.get_by_text("not-for-everybody")
+    for _ in range(2):
+        await dialog.get_by_role("switch", name="Show values").click()
+        await secret.wait_for()
+        await page.wait_for_timeout(1500)  # the proxy notices feeds that ended within a second
+        await dialog.get_by_role("switch", name="Show values").click()
+        await secret.wait_for(state="detached")
+    await dialog.get_by_text("Hightouch: 200").wait_for()
+    assert screen.problems == []
+
+
 async def test_an_event_name_that_is_a_script_is_only_text(stage, screen_of):
     screen = await screen_of(stage)
     page = await screen.open("live")

@@ -69,6 +69,7 @@ function App() {
     <>
       <a class="skip" href="#main" onClick={(event) => { event.preventDefault(); main.current.querySelector('h1')?.focus() }}>Skip to content</a>
       <Navigation view={where.view} overview={state.overview} worst={worst} />
+      <p class="sr" role="status">{state.overview && summary(state.overview.findings)}</p>
       <main id="main" ref={main}>
         {state.lost && (
           <div class="banner bad" role="alert">
@@ -83,6 +84,13 @@ function App() {
       </main>
     </>
   )
+}
+
+/** How things are, for a screen reader to say when that changes: without numbers that count on. */
+function summary(findings) {
+  const outages = findings.filter(({ level }) => level === 'outage').map(({ title }) => title)
+  if (outages.length) return `${outages.join('. ')}.`
+  return findings.length ? 'Something needs a look: see Overview.' : 'No problems.'
 }
 
 function Navigation({ view, overview, worst }) {

@@ -92,7 +92,7 @@ function Calm({ status }) {
 
 function Findings({ label, findings }) {
   return (
-    <section class="findings" aria-label={label} aria-live="polite" hidden={findings.length === 0}>
+    <section class="findings" aria-label={label} hidden={findings.length === 0}>
       {findings.map((finding) => (
         <article key={finding.title} class={`finding ${finding.level}`}>
           <h2><span class="sr">{finding.level}: </span>{finding.title}</h2>
@@ -160,7 +160,7 @@ function Lanes({ lanes }) {
                 <div class="lane-why">
                   <p><Words text={lane.words[0].toUpperCase() + lane.words.slice(1)} /> <code>{lane.reason}</code>
                     {lane.next_attempt_seconds != null && <span class="soft"> · next attempt in {span(lane.next_attempt_seconds)}</span>}</p>
-                  {lane.detail && <p class="soft">It says: {lane.detail}</p>}
+                  {lane.detail && <p class="soft">It says: <span class="mono">{lane.detail}</span></p>}
                   <p><b>What to do</b> <Words text={lane.remedy} /></p>
                 </div>
               )}
