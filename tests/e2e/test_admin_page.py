@@ -438,6 +438,47 @@ async def test_dead_letters_are_replayed_and_exported(stage, screen_of):
     await dialog.get_by_text("1 refused again").wait_for()
 
 
+async def test_a_replay_shows_how_far_it_has_come(stage, screen_of):
+    for _ in range(8):
+        await send(stage, *[track(None)] * 500)
+    screen = await screen_of(stage)
+    page = await screen.open("dead-letters")
+    await page.locator(".groups li").get_by_role("button", name="Replay").click()
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_text("Replay 4,000 dead letters").wait_for()
+    await page.evaluate(
+        """() => {
+            window.seen = new Set()
+            const look = () => seen.add(document.querySelector('progress')?.value)
+            new MutationObserver(look).observe(document.body, {
+                subtree: true, childList: true, attributes: true,
+            })
+            // A slow line, lest all of it come at once.
+            const pause = () => new Promise((done) => setTimeout(done, 20))
+            const drip = () => new TransformStream({
+                async transform(bytes, line) {
+                    for (let at = 0; at < bytes.length; at += 200) {
+                        line.enqueue(bytes.slice(at, at + 200))
+                        await pause()
+                    }
+                },
+            })
+            const fetched = window.fetch
+            window.fetch = async (...asked) => {
+                const answer = await fetched(...asked)
+                const { status, headers } = answer
+                return new Response(answer.body.pipeThrough(drip()), { status, headers })
+            }
+        }"""
+    )
+    await dialog.get_by_role("button", name="Replay").click()
+    await dialog.get_by_text("4,000 refused again").wait_for()
+    values = await page.evaluate("[...seen].filter(Number.isFinite)")
+    assert values == sorted(values)
+    assert any(0 < value < 4000 for value in values), values
+    assert values[-1] == 4000
+
+
 async def test_an_event_is_tried_as_one_types_and_sent_as_a_test(stage, screen_of):
     screen = await screen_of(stage)
     page = await screen.open("try")
