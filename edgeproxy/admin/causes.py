@@ -31,6 +31,8 @@ class Finding(Struct, frozen=True):
 _PATIENCE = 10.0
 #: Seconds for which a request that found no room counts as how things are.
 _JUST_NOW = 60.0
+#: Characters of a user agent that are shown.
+_AGENT = 80
 _LEVELS: Mapping[Level, int] = {"outage": 0, "trouble": 1, "notice": 2}
 
 _LOOK = "Dead letters shows which ones."
@@ -233,8 +235,8 @@ def _who(last: Mapping[str, Any] | None) -> str:
     if not last:
         return ""
     parts = [f"from {last['origin']}" if last.get("origin") else f"from {last['address']}"]
-    if last.get("agent"):
-        parts.append(f"by {last['agent'][:80]}")
+    if agent := last.get("agent"):
+        parts.append(f"by {agent if len(agent) <= _AGENT else agent[:_AGENT] + '…'}")
     return f" The last came {' '.join(parts)}."
 
 

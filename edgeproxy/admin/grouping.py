@@ -23,8 +23,14 @@ _FIELDS = {
     "missing_type": "type",
     "unknown_type": "type",
     "missing_identity": "anonymousId",
-    "too_old": "originalTimestamp",
 }
+#: Codes whose messages quote nothing of the event.
+_PLAIN = frozenset({*_FIELDS, "too_old", "event_too_large"})
+
+#: Where an event's age is read from, the first that it has.
+_TIMES = ("originalTimestamp", "timestamp", "sentAt")
+
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Group(Struct):
@@ -89,7 +95,7 @@ def _one(reading: Callable[[], apsw.Connection], id_: str, values: bool) -> dict
         "id": stored.id,
         "source": letter.lane,
         "code": letter.code,
-        "message": letter.message if values or letter.code in _FIELDS else "",
+        "message": letter.message if values or letter.code in _PLAIN else "",
         "form": letter.form,
         "receivedAt": letter.received,
         "diedAt": letter.died,
@@ -99,17 +105,32 @@ def _one(reading: Callable[[], apsw.Connection], id_: str, values: bool) -> dict
         "answer": letter.answer if values else "",
         "intact": stored.intact,
         "bytes": len(letter.body),
-        "field": at_fault(letter.code, letter.message),
+        "field": at_fault(letter.code, letter.message, letter.body),
         "body": _shown(letter.body, values),
     }
 
 
-def at_fault(code: str, message: str) -> str | None:
+def at_fault(code: str, message: str, body: bytes) -> str | None:
     """The top-level field that a code is about; None where it is the event as a whole."""
-    if code in {"bad_type", "bad_timestamp"}:
-        quoted = message.split("`")
-        return quoted[1].split(".")[0] if len(quoted) > 2 else None
-    return _FIELDS.get(code)
+    match code:
+        case "bad_type" | "bad_timestamp":
+            quoted = message.split("`")
+            return quoted[1].split(".")[0] if len(quoted) > 2 else None
+        case "too_old":
+            had = _fields(body)
+            return next((name for name in _TIMES if name in had), None)
+        case "event_too_large":
+            sizes = {name: len(text) for name, text in _fields(body).items()}
+            return max(sizes, key=sizes.__getitem__, default=None)
+        case _:
+            return _FIELDS.get(code)
+
+
+def _fields(body: bytes) -> dict[str, msgspec.Raw]:
+    try:
+        return _object.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
 
 
 def _shown(body: bytes, values: bool) -> str:

@@ -206,6 +206,8 @@ def _changes(
     did: dict[str, tuple[str, str, str]] = {}
     for one in explained.supplied:
         did[one.key] = (one.did, one.rule, one.detail)
+        if one.did == "moved" and one.input:
+            did.setdefault(one.input, (f"moved to {one.key}", one.rule, ""))
     for note in explained.notes:
         did.setdefault(note.key, (note.did, note.rule, note.detail))
     came = Explanation("accepted", "", output=journey.raw)

@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 from edgeproxy import assets
 from edgeproxy.admin.access import Guard
 from edgeproxy.admin.answers import json_answer, refused
-from edgeproxy.admin.causes import findings
+from edgeproxy.admin.causes import cause, findings
 from edgeproxy.admin.grouping import group, one
 from edgeproxy.admin.history import History
 from edgeproxy.admin.journeys import Journeys
@@ -167,7 +167,9 @@ class Page:
         return json_answer(found)
 
     async def _groups(self, request: web.Request) -> web.StreamResponse:
-        return json_answer(await group(self._reading, request.query.get("source")))
+        groups = await group(self._reading, request.query.get("source"))
+        told = [{**msgspec.to_builtins(each), "words": cause(each.code).words} for each in groups]
+        return json_answer(told)
 
     async def _letter(self, request: web.Request) -> web.StreamResponse:
         values = request.query.get("values") == "true"

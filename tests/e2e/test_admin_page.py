@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
+import subprocess
 from base64 import b64encode
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import product
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -48,6 +53,14 @@ class Screen:
     def finding(self, text: str):
         return self.page.locator(".finding", has_text=text)
 
+    async def told(self, title: str, *words: str) -> None:
+        """Wait for what the overview says: a title, why in words, and what to do about it."""
+        found = self.finding(title)
+        await found.wait_for()
+        text = await found.inner_text()
+        assert "What to do" in text
+        assert [each for each in words if each not in text] == [], text
+
 
 @pytest.fixture
 async def screen_of(browser):
@@ -75,6 +88,16 @@ async def send(stage: Stage, *events: dict, key: str = KEY, **headers: str) -> i
             return answer.status
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """24 MB of a file system of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "none", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
 def track(name: str | None = "Order Completed", **fields: object) -> dict:
     named = {} if name is None else {"event": name}
     return {"type": "track", "anonymousId": "visitor-1", **named, **fields}
@@ -98,9 +121,12 @@ async def test_an_outage_of_hightouch_is_told_with_its_reason_and_ends_by_itself
     await send(stage, track())
     screen = await screen_of(stage)
     page = await screen.open()
-    found = screen.finding("Nothing gets through to Hightouch from site")
-    await found.get_by_text("http_503").wait_for()
-    await found.get_by_text("tried again by themselves").wait_for()
+    title = "Nothing gets through to Hightouch from site"
+    await screen.told(
+        title, "cannot take events", "http_503", "1 event", "tried again by themselves"
+    )
+    await page.get_by_role("link", name="Live").click()
+    await page.get_by_role("link", name=f"{title}. Overview says why").click()
     stage.sandbox.faults = Faults()
     await page.get_by_text("Every event is getting through").wait_for()
     assert screen.problems == []
@@ -113,24 +139,22 @@ async def test_a_wrong_key_at_hightouch_is_told_with_the_setting_to_correct(
     await send(stage, track())
     screen = await screen_of(stage)
     await screen.open()
-    found = screen.finding("Hightouch does not accept the write key")
-    await found.wait_for()
-    assert "hightouch_write_key" in await found.inner_text()
-    assert "outage" in await found.get_attribute("class")
+    why = "Hightouch does not accept the write key"
+    await screen.told(why, "http_401", "hightouch_write_key", "edgeproxy reload")
+    assert "outage" in await screen.finding(why).get_attribute("class")
 
 
 async def test_a_client_with_a_wrong_key_is_told_with_where_it_comes_from(stage, screen_of):
     assert await send(stage, track(), key="mistyped", Origin="https://shop.example") == 401
     screen = await screen_of(stage)
     page = await screen.open()
-    found = screen.finding("Somebody sends with a wrong write key")
-    await found.wait_for()
-    assert "https://shop.example" in await found.inner_text()
-    await found.get_by_role("link").click()
+    title = "Somebody sends with a wrong write key"
+    await screen.told(title, "1 request", "https://shop.example", "into the SDK", "[[sources]]")
+    await screen.finding(title).get_by_role("link").click()
     await page.get_by_role("heading", name="SDK set-up").wait_for()
 
 
-async def test_a_full_disk_is_told_with_what_makes_room(stage_factory, screen_of):
+async def test_a_full_buffer_is_told_with_what_makes_room(stage_factory, screen_of):
     stage = await stage_factory(buffer={"max_size": 1_000_000})
     stage.sandbox.faults = Faults(status=503)
     large = [track(padding="x" * 9_000) for _ in range(20)]
@@ -141,12 +165,30 @@ async def test_a_full_disk_is_told_with_what_makes_room(stage_factory, screen_of
         pytest.fail("the buffer did not fill up")
     screen = await screen_of(stage)
     page = await screen.open()
-    found = screen.finding("New events are turned away")
-    await found.wait_for()
-    assert "max_size" in await found.inner_text()
+    await screen.told("New events are turned away", "1000000 bytes", "answered 503", "max_size")
     # The cause of the cause is told, too.
     await screen.finding("Nothing gets through to Hightouch").wait_for()
     assert (await page.title()).startswith("●")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+async def test_a_full_disk_is_told_with_what_makes_room(small_disk, stage_factory, screen_of):
+    stage = await stage_factory(buffer={"path": str(small_disk)})
+    stage.sandbox.faults = Faults(status=503)
+    await send(stage, track())
+    filler = small_disk / "of-another-program"
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 1_000_000))
+    large = [track(padding="x" * 9_000) for _ in range(40)]
+    for _ in range(40):
+        if await send(stage, *large) == 503:
+            break
+    else:
+        pytest.fail("the disk did not fill up")
+    screen = await screen_of(stage)
+    page = await screen.open()
+    await screen.told("New events are turned away", "disk", "answered 503", "free disk space")
+    await page.locator(".tile", has_text="Disk").get_by_text("full", exact=True).wait_for()
+    filler.unlink()
 
 
 async def test_a_site_that_sends_track_without_a_name_is_told_and_leads_to_the_events(
@@ -155,8 +197,9 @@ async def test_a_site_that_sends_track_without_a_name_is_told_and_leads_to_the_e
     await send(stage, track(None), track(None), track())
     screen = await screen_of(stage)
     page = await screen.open()
-    found = screen.finding("2 events are set aside: missing_event")
-    await found.get_by_role("link", name="Show the dead letters").click()
+    title = "2 events are set aside: missing_event"
+    await screen.told(title, "site sent track events without event", "send a name with each track")
+    await screen.finding(title).get_by_role("link", name="Show the dead letters").click()
     group = page.locator(".groups li", has_text="track without a name")
     await group.get_by_role("button", name="Look").click()
     await group.locator(".letters .link").first.click()
@@ -169,14 +212,48 @@ async def test_a_site_that_sends_track_without_a_name_is_told_and_leads_to_the_e
     assert screen.problems == []
 
 
-async def test_a_client_whose_clock_is_a_day_off_is_told(stage, screen_of):
-    wrong = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+@pytest.mark.parametrize(("days", "way"), [(1, "ahead"), (-1, "behind")])
+async def test_a_client_whose_clock_is_a_day_off_is_told(stage, screen_of, days, way):
+    wrong = (datetime.now(UTC) + timedelta(days=days)).isoformat()
     await send(stage, track(timestamp=wrong, sentAt=wrong))
     screen = await screen_of(stage)
     await screen.open()
-    found = screen.finding("A clock of site is 1 day ahead")
-    await found.wait_for()
-    assert "NTP" in await found.inner_text()
+    await screen.told(f"A clock of site is 1 day {way}", "devices whose clock is wrong", "NTP")
+    await screen.finding("A clock of site").get_by_role("link", name="Watch the events").wait_for()
+
+
+@pytest.mark.parametrize(
+    ("fault", "words", "field"),
+    [
+        ({"timestamp": "2020-05-01T12:00:00Z"}, "the most is 7 days", "timestamp"),
+        ({"padding": "x" * 100_000, "properties": {}}, "the most is 96000", "padding"),
+        ({"type": "odd"}, "type", "type"),
+    ],
+)
+async def test_a_dead_letter_is_marked_where_it_is_at_fault(stage, screen_of, fault, words, field):
+    await send(stage, track(**fault))
+    screen = await screen_of(stage)
+    page = await screen.open("dead-letters")
+    await page.get_by_role("button", name="Look").click()
+    await page.locator(".letters .link").click()
+    dialog = page.get_by_role("dialog")
+    await dialog.locator(".why", has_text=words).wait_for()
+    assert f'"{field}"' in await dialog.locator(".row.marked").inner_text()
+    assert await dialog.locator(".missing").count() == 0
+
+
+async def test_the_last_day_is_shown_beside_how_things_are_now(stage, screen_of):
+    await send(stage, track())
+    screen = await screen_of(stage)
+    page = await screen.open()
+    await page.get_by_role("img", name="Events a second over 15 min").wait_for()
+    await page.get_by_role("button", name="24 h").click()
+    await page.get_by_role("img", name="Events a second over 24 h").wait_for()
+    for name in ("Accepted", "Delivered", "Set aside", "Waiting", "Disk"):
+        assert await page.locator(".tile dt", has_text=name).count() == 1
+    for name in ("Expired", "Version", "Mapping revision"):
+        assert await page.locator(".rows dt", has_text=name).count() == 1
+    assert screen.problems == []
 
 
 # --- live ------------------------------------------------------------------------------------------
@@ -220,6 +297,34 @@ async def test_filters_and_pause_choose_what_is_shown(stage, screen_of):
     await page.get_by_text("Paused.", exact=True).wait_for()
     await send(stage, track("Paid"))
     assert await page.locator(".feed tbody tr").count() == 1
+
+
+async def test_what_is_shown_can_be_followed_while_paused_and_values_are_hidden_again(
+    stage, screen_of
+):
+    screen = await screen_of(stage)
+    page = await screen.open("live")
+    await page.get_by_text("in the last second").wait_for()
+    stage.sandbox.faults = Faults(status=503)
+    await send(stage, track("Paid", properties={"total": "not-for-everybody"}))
+    row = page.locator(".feed tbody tr", has_text="Paid")
+    await row.get_by_text("http_503").wait_for()
+    await page.get_by_role("button", name="Pause").click()
+    stage.sandbox.faults = Faults()
+    await row.get_by_text("✓ 200").wait_for()
+    await row.get_by_role("button", name="Paid").click()
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_text("Hightouch: 200").wait_for()
+    await dialog.get_by_role("button", name="Received").click()
+    secret = dialog.get_by_text("not-for-everybody")
+    for _ in range(2):
+        await dialog.get_by_role("switch", name="Show values").click()
+        await secret.wait_for()
+        await page.wait_for_timeout(1500)  # the proxy notices feeds that ended within a second
+        await dialog.get_by_role("switch", name="Show values").click()
+        await secret.wait_for(state="detached")
+    await dialog.get_by_text("Hightouch: 200").wait_for()
+    assert screen.problems == []
 
 
 async def test_an_event_name_that_is_a_script_is_only_text(stage, screen_of):
@@ -333,6 +438,47 @@ async def test_dead_letters_are_replayed_and_exported(stage, screen_of):
     await dialog.get_by_text("1 refused again").wait_for()
 
 
+async def test_a_replay_shows_how_far_it_has_come(stage, screen_of):
+    for _ in range(8):
+        await send(stage, *[track(None)] * 500)
+    screen = await screen_of(stage)
+    page = await screen.open("dead-letters")
+    await page.locator(".groups li").get_by_role("button", name="Replay").click()
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_text("Replay 4,000 dead letters").wait_for()
+    await page.evaluate(
+        """() => {
+            window.seen = new Set()
+            const look = () => seen.add(document.querySelector('progress')?.value)
+            new MutationObserver(look).observe(document.body, {
+                subtree: true, childList: true, attributes: true,
+            })
+            // A slow line, lest all of it come at once.
+            const pause = () => new Promise((done) => setTimeout(done, 20))
+            const drip = () => new TransformStream({
+                async transform(bytes, line) {
+                    for (let at = 0; at < bytes.length; at += 200) {
+                        line.enqueue(bytes.slice(at, at + 200))
+                        await pause()
+                    }
+                },
+            })
+            const fetched = window.fetch
+            window.fetch = async (...asked) => {
+                const answer = await fetched(...asked)
+                const { status, headers } = answer
+                return new Response(answer.body.pipeThrough(drip()), { status, headers })
+            }
+        }"""
+    )
+    await dialog.get_by_role("button", name="Replay").click()
+    await dialog.get_by_text("4,000 refused again").wait_for()
+    values = await page.evaluate("[...seen].filter(Number.isFinite)")
+    assert values == sorted(values)
+    assert any(0 < value < 4000 for value in values), values
+    assert values[-1] == 4000
+
+
 async def test_an_event_is_tried_as_one_types_and_sent_as_a_test(stage, screen_of):
     screen = await screen_of(stage)
     page = await screen.open("try")
@@ -355,9 +501,14 @@ async def test_the_set_up_has_this_proxys_address_and_ticks_when_the_first_event
     screen = await screen_of(stage)
     async with screen.page.expect_response(lambda answer: "/api/live" in answer.url):
         page = await screen.open("setup")
+    await page.get_by_label("Write key, to fill in").fill("typed-by-the-operator")
     for sdk in await page.locator(".sdks button").all():
         await sdk.click()
-        assert "edge.example.com" in await page.locator("pre.code").inner_text()
+        lines = await page.locator("pre.code").inner_text()
+        assert "edge.example.com" in lines
+        assert "typed-by-the-operator" in lines
+    asked = [answer.request for answer in screen.answers]
+    assert [r.url for r in asked if "typed-by" in f"{r.url} {r.post_data}"] == []
     await page.get_by_role("button", name="Python").click()
     await page.get_by_text("Waiting for the first event of this SDK").wait_for()
     library = {"library": {"name": "events-sdk-python"}}

@@ -3,9 +3,15 @@ import { useEffect, useRef } from 'preact/hooks'
 import uPlot from 'uplot'
 import 'uplot/dist/uPlot.min.css'
 
+const MINUTE = 60
+const HOUR = 3600
+// Labels are hours and minutes: no two ticks within one minute.
+const STEPS = [1, 2, 5, 10, 15, 30].map((n) => n * MINUTE).concat([1, 2, 3, 6, 12, 24].map((n) => n * HOUR))
+const WHOLE = Array.from({ length: 30 }, (_, n) => [1, 2, 5][n % 3] * 10 ** Math.floor(n / 3))
+
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim()
 
-function options(width, height, series, format, seconds) {
+function options(width, height, { series, format, seconds, whole }) {
   const axis = {
     stroke: colour('--soft'),
     grid: { stroke: colour('--grid'), width: 1 },
@@ -17,14 +23,14 @@ function options(width, height, series, format, seconds) {
     height,
     legend: { show: false },
     cursor: { y: false, points: { size: 6 } },
-    padding: [10, 8, 0, 0],
+    padding: [10, 20, 0, 0],
     scales: {
       x: { range: (_, low, high) => [Math.max(high - seconds, Math.min(low, high - 120)), high] },
       y: { range: (_, low, high) => [0, Math.max(high * 1.15, 1)] },
     },
     axes: [
-      { ...axis, grid: { show: false }, space: 80, size: 30, values: (_, ticks) => ticks.map(hours) },
-      { ...axis, size: 56, space: 34, values: (_, ticks) => ticks.map(format) },
+      { ...axis, grid: { show: false }, space: 64, size: 30, incrs: STEPS, values: (_, ticks) => ticks.map(hours) },
+      { ...axis, size: 56, space: 34, ...(whole && { incrs: WHOLE }), values: (_, ticks) => ticks.map(format) },
     ],
     series: [
       {},
@@ -45,7 +51,8 @@ const hours = (seconds) => {
   return `${pad(date.getHours())}:${pad(date.getMinutes())}`
 }
 
-export function Chart({ data, series, height = 200, format = String, seconds = 900, label }) {
+/** `whole` is for what is counted in whole numbers. */
+export function Chart({ data, series, height = 200, format = String, seconds = 900, whole = false, label }) {
   const box = useRef(null)
   const plot = useRef(null)
   const readout = useRef(null)
@@ -55,7 +62,7 @@ export function Chart({ data, series, height = 200, format = String, seconds = 9
   useEffect(() => {
     const draw = () => {
       plot.current?.destroy()
-      const made = options(box.current.clientWidth, height, series, format, seconds)
+      const made = options(box.current.clientWidth, height, { series, format, seconds, whole })
       made.hooks = { setCursor: [(u) => tell(u, series, format, readout.current)] }
       plot.current = new uPlot(made, latest.current, box.current)
     }

@@ -1,6 +1,6 @@
 import { useEffect, useState } from 'preact/hooks'
 import { get, lines, query } from './api.js'
-import { ago, count, moment, plural, size } from './format.js'
+import { ago, count, moment, plural, size, span } from './format.js'
 import { Dialog, Empty, Head, Json, Pill, Toggle, usePoll, Words } from './parts.jsx'
 
 const SHOWN = 50
@@ -37,6 +37,7 @@ export function DeadLetters({ params, refresh }) {
                   <div class="group-name">
                     <h2>{NAMED(group)}</h2>
                     <p class="soft"><Pill tone="bad">{group.code}</Pill> {group.source} · first {moment(group.first)} · last {ago(group.last)}</p>
+                    <p class="soft cause"><Words text={group.words[0].toUpperCase() + group.words.slice(1)} />.</p>
                   </div>
                   <div class="actions">
                     <button type="button" class="small" aria-expanded={open === key} onClick={() => setOpen(open === key ? null : key)}>{open === key ? 'Close' : 'Look'}</button>
@@ -142,13 +143,13 @@ function Letter({ id, onClose }) {
             <span class="mono soft">{letter.messageId}</span>
             <Toggle label="Show values" on={values} onChange={setValues} />
           </div>
-          <p class="why">{letter.message ? <Words text={letter.message} /> : 'Show values to read the message: it may quote the event.'}</p>
+          <p class="why">{letter.message ? <Words text={legible(letter.message)} /> : 'Show values to read the message: it may quote the event.'}</p>
           {letter.status && <p>Hightouch answered <code>{letter.status}</code>{letter.answer && `: ${letter.answer}`}</p>}
           <dl class="rows compact">
             <div><dt>Source</dt><dd>{letter.source}</dd></div>
             <div><dt>Received</dt><dd>{moment(letter.receivedAt)}</dd></div>
             <div><dt>Set aside</dt><dd>{moment(letter.diedAt)}</dd></div>
-            <div><dt>Replay</dt><dd>{letter.form === 'received' ? 'through today’s mapping' : 'as it is'}</dd></div>
+            <div><dt>Replay</dt><dd>{letter.form === 'received' ? 'with today’s mapping' : 'as it is'}</dd></div>
           </dl>
           {letter.field && !letter.body.includes(`\n  "${letter.field}":`) && (
             <p class="missing"><b>At fault:</b> <code>{letter.field}</code> is missing.</p>
@@ -160,6 +161,9 @@ function Letter({ id, onClose }) {
     </Dialog>
   )
 }
+
+// An event's age is told in seconds.
+const legible = (message) => message.replace(/(\d{4,}) s\b/g, (_, seconds) => span(Number(seconds)))
 
 const WORDS = {
   replay: ['Replay', 'Submits them again: what was never sendable goes through today’s mapping, the rest as it is. Those that are refused again stay.'],

@@ -22,6 +22,15 @@ export function size(bytes) {
   return `${value < 10 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`
 }
 
+/** A size beside a limit, in the units that limits are usually set in. */
+export function binary(bytes) {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
+  let value = bytes
+  let unit = 0
+  while (value >= 1023.5 && unit < units.length - 1) { value /= 1024; unit++ }
+  return `${value < 10 && unit ? value.toFixed(1).replace('.0', '') : Math.round(value)} ${units[unit]}`
+}
+
 /** A span of time in its two largest units at most. */
 export function span(seconds) {
   if (seconds == null) return '–'

@@ -10,52 +10,68 @@ const NOTHING = { source: '', type: '', verdict: '', event: '', user: '', text: 
 
 const given = (filters) => Object.fromEntries(Object.entries(filters).filter(([, value]) => value))
 
-/** Rows of the live feed while it runs: newest first, with what became of each. */
+const fresh = () => ({ rows: [], byId: new Map(), pulse: null, problem: '', changed: true })
+
+/** Hear every line of a feed, opened anew when it breaks off; `trouble` is told why, then ''. */
+async function follow(wanted, signal, hear, trouble) {
+  while (!signal.aborted) {
+    try {
+      await lines(`api/live${query({ ...wanted, journeys: true })}`, { signal }, hear)
+    } catch (error) {
+      if (signal.aborted) return
+      trouble(error.status === 503 ? 'Too many people watch already.' : 'The feed broke off; trying again.')
+    }
+    await new Promise((done) => setTimeout(done, 1500))
+    trouble('')
+  }
+}
+
+/** Rows of the live feed: newest first, with what became of each. */
 function useFeed(filters, values, paused) {
-  const [view, setView] = useState({ rows: [], pulse: null, problem: '' })
-  const kept = useRef({ rows: [], byId: new Map(), pulse: null, problem: '', changed: false })
+  const [view, setView] = useState(fresh)
+  const kept = useRef(null)
+  kept.current ??= { ...fresh(), key: null }
   const key = JSON.stringify([filters, values])
 
+  const hear = (line) => {
+    const state = kept.current
+    if (line.kind === 'event') {
+      state.rows.unshift(line)
+      state.byId.set(line.id, line)
+      if (state.rows.length > ROWS) state.byId.delete(state.rows.pop().id)
+    } else if (line.kind === 'attempt') {
+      for (const id of line.ids) {
+        const row = state.byId.get(id)
+        if (row) row.attempt = line
+      }
+    } else {
+      state.pulse = line
+    }
+    state.changed = true
+  }
+
   useEffect(() => {
-    if (paused) return undefined
+    // The proxy keeps the ways of the events that it showed while somebody watches. This feed, of a
+    // source that there is not, has it do so while the other one is paused or opened anew.
     const ending = new AbortController()
-    const state = { rows: [], byId: new Map(), pulse: null, problem: '', changed: true }
-    kept.current = state
-    const hear = (line) => {
-      state.changed = true
-      if (line.kind === 'event') {
-        state.rows.unshift(line)
-        state.byId.set(line.id, line)
-        if (state.rows.length > ROWS) state.byId.delete(state.rows.pop().id)
-      } else if (line.kind === 'attempt') {
-        for (const id of line.ids) {
-          const row = state.byId.get(id)
-          if (row) row.attempt = line
-        }
-      } else if (line.kind === 'pulse') {
-        state.pulse = line
-      }
-    }
-    const follow = async () => {
-      while (!ending.signal.aborted) {
-        try {
-          await lines(`api/live${query({ ...given(filters), values, journeys: true })}`, { signal: ending.signal }, hear)
-        } catch (error) {
-          if (ending.signal.aborted) return
-          state.problem = error.status === 503 ? 'Too many people watch already.' : 'The feed broke off; trying again.'
-          state.changed = true
-        }
-        await new Promise((done) => setTimeout(done, 1500))
-        state.problem = ''
-      }
-    }
+    follow({ source: '' }, ending.signal, (line) => line.kind === 'attempt' && hear(line), () => undefined)
     const timer = setInterval(() => {
+      const state = kept.current
       if (!state.changed || document.hidden) return
       state.changed = false
-      setView({ rows: state.rows.slice(), pulse: state.pulse, problem: state.problem })
+      setView({ ...state, rows: state.rows.slice() })
     }, 250)
-    const begin = setTimeout(follow, 250) // filters are typed: not one stream a letter
-    return () => { ending.abort(); clearInterval(timer); clearTimeout(begin) }
+    return () => { ending.abort(); clearInterval(timer) }
+  }, [])
+
+  useEffect(() => {
+    if (kept.current.key !== key) kept.current = { ...fresh(), key }
+    if (paused) return undefined
+    const ending = new AbortController()
+    const trouble = (problem) => { Object.assign(kept.current, { problem, changed: true }) }
+    // Filters are typed: not one feed a letter.
+    const begin = setTimeout(() => follow({ ...given(filters), values }, ending.signal, hear, trouble), 250)
+    return () => { ending.abort(); clearTimeout(begin) }
   }, [key, paused])
   return view
 }
@@ -73,7 +89,7 @@ export function Live({ overview, params }) {
 
   return (
     <>
-      <Head title="Live" note="Events as they pass. Nothing is watched while this view is closed or paused.">
+      <Head title="Live" note="Events as they pass, at most 200 a second. Nothing is watched while this is closed.">
         <Toggle label="Show values" on={values} onChange={setValues} />
         <button type="button" class={paused ? 'primary' : ''} aria-pressed={paused} onClick={() => setPaused(!paused)}>
           {paused ? 'Resume' : 'Pause'}
@@ -88,7 +104,7 @@ export function Live({ overview, params }) {
         <Field label="Any text" grow><input value={filters.text} onInput={typed('text')} /></Field>
         {filtered && <button type="button" class="small" onClick={() => setFilters(NOTHING)}>Clear</button>}
       </form>
-      <p class="sampled" role="status">{paused ? 'Paused.' : problem || passing(pulse)}</p>
+      <p class="sampled"><span role="status">{paused ? 'Paused.' : problem}</span>{!paused && !problem && passing(pulse)}</p>
       {rows.length === 0 ? (
         <Empty title={filtered ? 'No event fits yet' : 'Waiting for events'}>
           {filtered ? 'Those that pass from now on and fit the filters show up here.' : <>They show up here as they come in. Nothing yet? <a href="#overview">Overview</a> says what is wrong, <a href="#setup">SDK set-up</a> what to paste.</>}
@@ -110,7 +126,7 @@ function Rows({ rows, onOpen }) {
     <div class="scroll card flush">
       <table class="feed">
         <thead>
-          <tr><th scope="col">Time</th><th scope="col">Verdict</th><th scope="col">Type</th><th scope="col">Event</th><th scope="col" class="wide">User</th><th scope="col" class="wide">Source</th><th scope="col">Hightouch</th></tr>
+          <tr><th scope="col">Time</th><th scope="col">Verdict</th><th scope="col" class="type">Type</th><th scope="col">Event</th><th scope="col" class="wide">User</th><th scope="col" class="wide">Source</th><th scope="col">Hightouch</th></tr>
         </thead>
         <tbody>
           {rows.map((row) => {
@@ -119,8 +135,8 @@ function Rows({ rows, onOpen }) {
               <tr key={row.id} class={tone} onClick={() => onOpen(row)}>
                 <td class="time">{clock(row.at)}</td>
                 <td><Pill tone={tone}>{row.code || words}</Pill></td>
-                <td class="mono">{row.type || '–'}</td>
-                <td class="name"><button type="button" class="link" onClick={(event) => { event.stopPropagation(); onOpen(row) }}>{row.event || <i>no name</i>}</button></td>
+                <td class="mono type">{row.type || '–'}</td>
+                <td class="name"><button type="button" class="link" onClick={(event) => { event.stopPropagation(); onOpen(row) }}>{row.event || (row.type === 'track' ? <i>no name</i> : <span class="soft" aria-label={row.type || 'event'}>–</span>)}</button><small class="narrow mono">{row.type || 'no type'}</small></td>
                 <td class="mono wide">{row.user ?? '–'}</td>
                 <td class="wide">{row.source}</td>
                 <td class="mono">{outcome(row)}</td>
@@ -152,11 +168,13 @@ function Journey({ row, values, onValues, onClose }) {
       try {
         const journey = await get(`api/journeys/${row.id}${query({ values })}`)
         if (stopped) return
-        setFound(journey)
+        setFound({ ...journey, values })
         const done = journey.verdict !== 'accepted' || journey.attempts.at(-1)?.outcome === 'delivered'
         if (!done) timer = setTimeout(look, 1000)
       } catch (error) {
-        if (!stopped) setProblem(error.message)
+        if (stopped) return
+        setProblem(error.message)
+        setFound((was) => (was?.values === values ? was : null)) // no values after they were switched off
       }
     }
     look()
@@ -197,7 +215,7 @@ function Way({ journey }) {
       {last && (
         <li class={last.outcome === 'delivered' ? 'good' : 'bad'}>
           <b>{last.outcome === 'delivered' ? 'Delivered' : 'Not delivered yet'}</b> <time>{moment(last.at)}</time>
-          <span class="soft">batch {last.batch} of {plural(last.events, 'event')} · Hightouch: {last.status ?? last.answer} in {millis(last.seconds)}{journey.attempts.length > 1 ? ` · attempt ${journey.attempts.length}` : ''}{last.detail ? ` · ${last.detail}` : ''}</span>
+          <span class="soft">in batch {last.batch}, with {plural(last.events, 'event')} · Hightouch: {last.status ?? last.answer} in {millis(last.seconds)}{journey.attempts.length > 1 ? ` · attempt ${journey.attempts.length}` : ''}{last.detail ? ` · ${last.detail}` : ''}</span>
         </li>
       )}
     </ol>

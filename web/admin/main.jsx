@@ -1,4 +1,5 @@
 // The operators' page: finds out which view the address names, and whether a login is needed.
+import './language.js' // before whatever asks for the language
 import { render } from 'preact'
 import { useCallback, useEffect, useRef, useState } from 'preact/hooks'
 import { get, onLoginNeeded, post } from './api.js'
@@ -68,6 +69,7 @@ function App() {
     <>
       <a class="skip" href="#main" onClick={(event) => { event.preventDefault(); main.current.querySelector('h1')?.focus() }}>Skip to content</a>
       <Navigation view={where.view} overview={state.overview} worst={worst} />
+      <p class="sr" role="status">{state.overview && summary(state.overview.findings)}</p>
       <main id="main" ref={main}>
         {state.lost && (
           <div class="banner bad" role="alert">
@@ -75,10 +77,20 @@ function App() {
             It has ended, restarts, or the tunnel to it is closed. What is shown is from before.
           </div>
         )}
+        {!state.lost && worst === 'outage' && where.view !== 'overview' && (
+          <a class="banner bad" href="#overview"><strong>{state.overview.findings[0].title}.</strong> Overview says why, and what to do.</a>
+        )}
         <View overview={state.overview} params={where.params} refresh={look} />
       </main>
     </>
   )
+}
+
+/** How things are, for a screen reader to say when that changes: without numbers that count on. */
+function summary(findings) {
+  const outages = findings.filter(({ level }) => level === 'outage').map(({ title }) => title)
+  if (outages.length) return `${outages.join('. ')}.`
+  return findings.length ? 'Something needs a look: see Overview.' : 'No problems.'
 }
 
 function Navigation({ view, overview, worst }) {

@@ -1,7 +1,7 @@
 import { useState } from 'preact/hooks'
 import { get } from './api.js'
 import { Chart } from './chart.jsx'
-import { count, millis, plural, rate, size, span } from './format.js'
+import { binary, count, millis, plural, rate, span } from './format.js'
 import { Head, Pill, Segments, STATES, usePoll, Words } from './parts.jsx'
 
 const RATES = [
@@ -13,26 +13,24 @@ const BACKLOG = [{ label: 'Waiting', tone: '--series-in', fill: true }]
 
 export function Overview({ overview }) {
   const [spanOf, setSpan] = useState('recent')
-  const [history, setHistory] = useState(null)
-  usePoll(async () => {
-    try { setHistory(await get(`api/history?span=${spanOf}`)) } catch { /* the banner says it */ }
-  }, spanOf === 'recent' ? 5 : 60, [spanOf])
+  const recent = useHistory('recent', 5)
+  const day = useHistory('day', 60, spanOf === 'day')
+  const history = spanOf === 'day' ? day : recent
   if (!overview) return <Head title="Overview" note="Asking the proxy…" />
 
   const { status, findings, times } = overview
   return (
     <>
-      <Head title="Overview" />
+      <Head title="Overview">
+        <Segments label="Time shown" value={spanOf} onChange={setSpan} options={[['recent', '15 min'], ['day', '24 h']]} />
+      </Head>
       {findings.length === 0 && <Calm status={status} />}
       <Findings label="Outages" findings={findings.filter(({ level }) => level === 'outage')} />
-      <Tiles overview={overview} history={history} />
+      <Tiles overview={overview} history={recent} />
       <Findings label="What needs a look" findings={findings.filter(({ level }) => level !== 'outage')} />
       <div class="grid two">
         <section class="card" aria-labelledby="rates-title">
-          <div class="card-head">
-            <h2 id="rates-title">Events a second</h2>
-            <Segments label="Time shown" value={spanOf} onChange={setSpan} options={[['recent', '15 min'], ['day', '24 h']]} />
-          </div>
+          <div class="card-head"><h2 id="rates-title">Events a second</h2><span class="soft">last {WINDOW[spanOf]}</span></div>
           {history && (
             <Chart key={spanOf} series={RATES} format={rate} height={200} seconds={spanOf === 'recent' ? 900 : 86400}
               data={[history.at, history.accepted, history.delivered, history.quarantined]}
@@ -40,9 +38,9 @@ export function Overview({ overview }) {
           )}
         </section>
         <section class="card" aria-labelledby="backlog-title">
-          <div class="card-head"><h2 id="backlog-title">Waiting to be delivered</h2></div>
+          <div class="card-head"><h2 id="backlog-title">Waiting to be delivered</h2><span class="soft">last {WINDOW[spanOf]}</span></div>
           {history && (
-            <Chart key={spanOf} series={BACKLOG} format={short} height={200} seconds={spanOf === 'recent' ? 900 : 86400} data={[history.at, history.events]}
+            <Chart key={spanOf} series={BACKLOG} format={short} whole height={200} seconds={spanOf === 'recent' ? 900 : 86400} data={[history.at, history.events]}
               label={`Events waiting, now ${count(status.buffer.events)}, at most ${count(Math.max(0, ...history.events))}.`} />
           )}
         </section>
@@ -56,12 +54,23 @@ export function Overview({ overview }) {
   )
 }
 
+/** The past of 15 minutes or a day, while it is wanted. */
+function useHistory(spanOf, seconds, wanted = true) {
+  const [history, setHistory] = useState(null)
+  usePoll(async () => {
+    if (!wanted) return
+    try { setHistory(await get(`api/history?span=${spanOf}`)) } catch { /* the banner says it */ }
+  }, seconds, [wanted])
+  return history
+}
+
+const WINDOW = { recent: '15 min', day: '24 h' }
 const short = (value) => (value >= 1e6 ? `${value / 1e6}M` : value >= 1000 ? `${value / 1000}k` : String(value))
 
 function sentence(history, spanOf) {
   const last = (name) => rate(history[name].at(-1) ?? 0)
   const most = rate(Math.max(0, ...history.accepted))
-  return `Events a second over ${spanOf === 'recent' ? '15 minutes' : '24 hours'}: now ${last('accepted')} accepted, `
+  return `Events a second over ${WINDOW[spanOf]}: now ${last('accepted')} accepted, `
     + `${last('delivered')} delivered, ${last('quarantined')} set aside; at most ${most} accepted.`
 }
 
@@ -83,7 +92,7 @@ function Calm({ status }) {
 
 function Findings({ label, findings }) {
   return (
-    <section class="findings" aria-label={label} aria-live="polite" hidden={findings.length === 0}>
+    <section class="findings" aria-label={label} hidden={findings.length === 0}>
       {findings.map((finding) => (
         <article key={finding.title} class={`finding ${finding.level}`}>
           <h2><span class="sr">{finding.level}: </span>{finding.title}</h2>
@@ -102,6 +111,7 @@ function Tiles({ overview, history }) {
   const { buffer } = status
   const last = (name) => history?.[name].at(-1) ?? null
   const share = buffer.bytes / buffer.max_bytes
+  const [used, unit] = binary(buffer.bytes).split(' ')
   const disk = status.not_ready || share > 0.9 ? 'bad' : share > 0.6 || (fullInSeconds ?? 1e9) < 86400 ? 'warn' : ''
   const stuck = findings.some(({ level }) => level === 'outage') && buffer.events > 0
   const late = stuck || (buffer.oldest_age_seconds ?? 0) > 60
@@ -112,9 +122,9 @@ function Tiles({ overview, history }) {
       <Tile name="Set aside" value={rate(last('quarantined'))} unit="/s" tone={last('quarantined') > 0 ? 'warn' : ''}
         note={`${plural(status.dead_letters.count, 'dead letter')} kept`} />
       <Tile name="Waiting" value={count(buffer.events)} tone={late ? 'bad' : ''}
-        note={buffer.oldest_age_seconds == null ? 'nothing waits' : `the oldest for ${span(buffer.oldest_age_seconds)}`} />
-      <Tile name="Disk" value={`${(share * 100).toFixed(share < 0.1 ? 1 : 0)}`} unit="%" tone={disk}
-        note={`${size(buffer.bytes)} of ${size(buffer.max_bytes)}${status.not_ready ? ', full' : fullInSeconds == null ? '' : `, full in ${span(fullInSeconds)}`}`}
+        note={buffer.oldest_age_seconds == null ? 'nothing waits' : `oldest: ${span(buffer.oldest_age_seconds)}`} />
+      <Tile name="Disk" value={used} unit={`${unit} of ${binary(buffer.max_bytes)}`} tone={disk}
+        note={status.not_ready ? 'full' : fullInSeconds == null ? `${(share * 100).toFixed(share < 0.1 ? 1 : 0)}%, not filling` : `full in ${span(fullInSeconds)}`}
         meter={share} />
     </dl>
   )
@@ -148,10 +158,10 @@ function Lanes({ lanes }) {
               </div>
               {lane.reason && (
                 <div class="lane-why">
-                  <p>{lane.words[0].toUpperCase() + lane.words.slice(1)} <code>{lane.reason}</code>
+                  <p><Words text={lane.words[0].toUpperCase() + lane.words.slice(1)} /> <code>{lane.reason}</code>
                     {lane.next_attempt_seconds != null && <span class="soft"> · next attempt in {span(lane.next_attempt_seconds)}</span>}</p>
-                  {lane.detail && <p class="soft">It says: {lane.detail}</p>}
-                  <p><b>What to do</b> {lane.remedy}</p>
+                  {lane.detail && <p class="soft">It says: <span class="mono">{lane.detail}</span></p>}
+                  <p><b>What to do</b> <Words text={lane.remedy} /></p>
                 </div>
               )}
             </li>

@@ -29,9 +29,16 @@ export function Head({ title, children, note }) {
   )
 }
 
-/** Text with what stands between backticks as code. */
+// What a person types or looks for: between backticks, a command, a setting, a name_with_underscores.
+const CODE = /`([^`]*)`|(edgeproxy (?:reload|check|status|buffer [a-z]+)(?: --[a-z]+(?: [A-Z]+)?)*|\[\[?[a-z_]+\]\]?(?: [a-z_]+(?: = "[a-z]+")?)?|\b[a-z]+(?:_[a-z0-9]+)+\b)/
+
+/** Text with commands, settings and codes told apart. */
 export function Words({ text }) {
-  return text.split('`').map((part, index) => (index % 2 ? <code key={index}>{part}</code> : part))
+  const parts = text.split(CODE) // plain, in backticks, bare, plain, …
+  return parts.map((part, index) => {
+    if (index % 3 === 0) return part
+    return part && <code key={index}>{part}</code>
+  })
 }
 
 export function Empty({ title, children }) {

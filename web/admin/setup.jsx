@@ -11,6 +11,7 @@ export function Setup() {
   const [name, setName] = useState('')
   const [address, setAddress] = useState('')
   const [sdkId, setSdkId] = useState('browser')
+  const [keys, setKeys] = useState({}) // typed here, by source; they go nowhere
   useEffect(() => {
     get('api/setup').then((found) => {
       setSetup(found)
@@ -21,7 +22,7 @@ export function Setup() {
   const source = setup.sources.find((one) => one.name === name) ?? setup.sources[0]
   const sdk = SDKS.find((one) => one.id === sdkId)
   const at = forms(address)
-  const key = PLACEHOLDER(source.name)
+  const key = keys[source.name] || PLACEHOLDER(source.name)
   const text = at ? sdk.lines({ at, key }) : ''
   return (
     <>
@@ -30,6 +31,10 @@ export function Setup() {
         <Choice label="Source" value={source.name} onChange={setName} options={setup.sources.map((one) => [one.name, one.name])} />
         <Field label="Address that clients use" grow>
           <input type="url" value={address} aria-invalid={at ? undefined : 'true'} onInput={(event) => setAddress(event.currentTarget.value)} />
+        </Field>
+        <Field label="Write key, to fill in" grow>
+          <input class="mono" value={keys[source.name] ?? ''} placeholder={PLACEHOLDER(source.name)} autocomplete="off" spellcheck={false} aria-describedby="key-help"
+            onInput={(event) => setKeys({ ...keys, [source.name]: event.currentTarget.value.trim() })} />
         </Field>
       </div>
       {!setup.publicUrl && <p class="soft">A guess: set <code>[server] public_url</code> and it stands here, as SDKs are told it.</p>}
@@ -47,9 +52,10 @@ export function Setup() {
           {at ? <pre class="code" tabindex="0" role="region" aria-label={`Lines for ${sdk.name}`}><code>{pieces(text, key)}</code></pre>
             : <p class="problem">That is no address: it begins with https:// or http://.</p>}
           {sdk.note && <p class="note-box">{sdk.note}</p>}
-          <p class="note-box">
-            <b>The write key</b> never leaves the proxy’s configuration. Put the one of <code>{source.where}</code> in <code>{setup.file}</code> in place of <mark>{key}</mark>
-            {source.keys > 1 && ` (any of its ${source.keys} keys)`}.
+          <p class="note-box" id="key-help">
+            <b>The write key</b> is not told by the proxy. It stands in <code>{setup.file}</code> as <code>{source.where}</code>
+            {source.keys > 1 && ` (any of its ${source.keys} keys)`}: {keys[source.name] ? <>the lines hold the one typed above, which stays in this browser tab.</>
+              : <>type it above, or put it in place of <mark>{key}</mark>.</>}
           </p>
           <Arrival source={source.name} sdk={sdk} />
         </section>

@@ -63,10 +63,10 @@ export function Trying({ overview }) {
           <div class="filters">
             <Choice label="Source" value={chosen} onChange={setSource} options={sources.map((name) => [name, name])} />
             <Choice label="Begin with" value="" onChange={(key) => key && setEvent(text(SAMPLES[key]))} options={[['', 'a sample…'], ...Object.keys(SAMPLES).map((key) => [key, key])]} />
-            <button type="button" class="small" onClick={pick}>Take the next one</button>
+            <button type="button" onClick={pick}>Take the next that comes in</button>
           </div>
           <label class="sr" for="event-text">Event as JSON</label>
-          <textarea id="event-text" class="mono" spellcheck={false} rows={18} value={event} onInput={(e) => { setEvent(e.currentTarget.value); setSent('') }} />
+          <textarea id="event-text" class="mono" spellcheck={false} rows={16} value={event} onInput={(e) => { setEvent(e.currentTarget.value); setSent('') }} />
           <div class="send">
             <button type="button" class="primary" onClick={send}>Send as test event</button>
             <p role="status" class="soft">{sent}</p>
