@@ -89,7 +89,7 @@ def _asked(request: web.Request) -> _Listing:
 async def _chosen(request: web.Request) -> DeadLetterFilter | web.Response:
     try:
         return msgspec.json.decode(await request.read(), type=DeadLetterFilter)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         return refused(400, "invalid_filter", str(error))
 
 

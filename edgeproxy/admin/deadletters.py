@@ -22,7 +22,7 @@ from edgeproxy.buffer import deadletters
 from edgeproxy.buffer.base import BufferFaultError
 from edgeproxy.buffer.deadletters import DeadLetterFilter, Replayed, StoredDeadLetter
 from edgeproxy.config import Validation
-from edgeproxy.events import read_object
+from edgeproxy.events import read, read_object
 from edgeproxy.events.verdicts import Filtered
 
 __all__ = ["Counted", "Desk", "Progress", "Store", "told"]
@@ -236,10 +236,7 @@ def told(stored: StoredDeadLetter, *, bodies: bool) -> dict[str, Any]:
 
 
 def _text(value: msgspec.Raw | None) -> str:
-    try:
-        found = msgspec.json.decode(value) if value is not None else ""
-    except msgspec.DecodeError:
-        return ""
+    found = None if value is None else read(value)
     return found if isinstance(found, str) else ""
 
 

@@ -123,7 +123,7 @@ def is_of_user(body: bytes, user: str) -> bool:
     """
     try:
         identity = _identity.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return user.encode("utf-8", "surrogatepass") in body
     ids = (identity.anonymousId, identity.userId, identity.previousId)
     return any(id_ is not None and str(id_) == user for id_ in ids)

@@ -17,6 +17,8 @@ __all__ = ["AdminClient", "NotRunningError", "running_proxy"]
 
 #: Seconds; a stream of events says something at least every second.
 _TIMEOUT = 10.0
+#: Bytes taken at once.
+_CHUNK = 1 << 16
 
 
 class NotRunningError(click.ClickException):
@@ -71,12 +73,14 @@ class AdminClient:
             try:
                 if answer.status != 200:
                     self._refused(answer.status, answer.read())
-                while line := answer.readline():
-                    yield self._decode(line)
+                yield from map(self._decode, _lines(answer))
             finally:
                 connection.close()
         except http.client.IncompleteRead:
-            raise click.ClickException(f"The proxy on {self.address} ended.") from None
+            raise click.ClickException(
+                f"The proxy on {self.address} broke off its answer: it has ended, or its log says "
+                "why. What was printed is not all."
+            ) from None
         except (OSError, http.client.HTTPException) as error:
             self._unanswered(error)
 
@@ -114,7 +118,7 @@ class AdminClient:
     def _decode(self, body: bytes) -> Any:
         try:
             return msgspec.json.decode(body)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self._stranger()
 
     def _refused(self, status: int, body: bytes) -> NoReturn:
@@ -147,6 +151,22 @@ class AdminClient:
             f"{self._where}. Start it (edgeproxy run, or systemctl start edgeproxy), or name its "
             "configuration with --config and its number with --instance."
         ) from None
+
+
+def _lines(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The lines of an answer, as they come. Raises IncompleteRead where it breaks off.
+
+    `readline` would not: it takes the loss of the connection for the end.
+    """
+    begun: list[bytes] = []
+    while part := answer.read1(_CHUNK):
+        *whole, rest = part.split(b"\n")
+        for line in whole:
+            yield b"".join((*begun, line))
+            begun.clear()
+        begun.append(rest)
+    if last := b"".join(begun):
+        yield last
 
 
 def running_proxy(config_path: Path | None, instance: int | None) -> AdminClient:

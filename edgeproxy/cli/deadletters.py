@@ -182,7 +182,7 @@ def _described(letter: dict[str, Any]) -> Iterator[str]:
         return
     try:
         shown = msgspec.json.format(body).decode()
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         shown = body.decode("utf-8", "backslashreplace")
     yield "\n".join(_clean(line) for line in shown.splitlines())
 
@@ -311,7 +311,7 @@ def _event_line(letter: dict[str, Any]) -> bytes | None:
     """An event that can be sent again, on one line; dated as it came where that is not in it."""
     try:
         body = msgspec.json.format(_body(letter), indent=-1)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if letter["form"] == "sent" and letter["skew"] is not None and body.startswith(b"{"):
         sent_at = rfc3339(letter["receivedAt"] + letter["skew"])

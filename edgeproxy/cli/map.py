@@ -116,9 +116,7 @@ def _documents(file: IO[bytes]) -> Iterator[bytes]:
     first = next(lines, None)
     if first is None:
         return
-    try:
-        msgspec.json.decode(first, type=msgspec.Raw)
-    except msgspec.DecodeError:
+    if not _is_document(first):
         rest = b"".join(lines)
         # Not a document of its own: one that goes on over lines, or a broken line among whole ones.
         if not _is_document(first + rest):
@@ -133,7 +131,7 @@ def _documents(file: IO[bytes]) -> Iterator[bytes]:
 def _is_document(text: bytes) -> bool:
     try:
         msgspec.json.decode(text, type=msgspec.Raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True
 

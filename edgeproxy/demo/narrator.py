@@ -119,7 +119,7 @@ def _about(body: bytes) -> tuple[str, str]:
     """The name of an event and who caused it, as short texts."""
     try:
         found = _named.decode(body)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return "", ""
     name = found.event if isinstance(found.event, str) else found.name
     who = found.userId or found.anonymousId

@@ -97,7 +97,7 @@ class Shop:
     async def _upstream(self, request: web.Request) -> web.Response:
         try:
             wanted = msgspec.json.decode(await request.read(), type=dict[str, bool])
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             raise web.HTTPBadRequest from None
         on = wanted.get("on", True)
         self._sandbox.faults = Faults() if on else _OFF

@@ -244,6 +244,8 @@ def _look_closer(raw: bytes) -> Lens:
         raise NotAnObjectError(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UndecodableError(str(error)) from None
+    except RecursionError:
+        raise UndecodableError("nested too deeply") from None
     seen: dict[str, Any] = {}
     for name in Lens.__struct_fields__:
         if name in fields:

@@ -147,5 +147,5 @@ def _rejected(answer: Answer) -> int:
         return 0
     try:
         return len(msgspec.json.decode(answer.body, type=_Partial).rejected)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return 0

@@ -139,7 +139,7 @@ class _Typed(msgspec.Struct):
 def _type_of(text: bytes, number: int) -> str:
     try:
         kind = msgspec.json.decode(text, type=_Typed).type
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"line {number} is not an event: {error}") from None
     return kind if isinstance(kind, str) else ""
 

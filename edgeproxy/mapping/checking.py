@@ -119,7 +119,7 @@ class Checker:
             return None
         try:
             self._context.decode(text)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self._check_context(event, context, trace)
         if len(text) <= _REMEMBERED_SIZE:
             if len(self._good) >= _REMEMBERED:

@@ -6,11 +6,10 @@ The very functions that the server calls, in the same order; only that somebody 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from edgeproxy.events import Refusal
+from edgeproxy.events import Refusal, read
 from edgeproxy.events.intake import Receipt, dated, normalise, seal
 from edgeproxy.events.times import parse_time
 from edgeproxy.events.verdicts import Filtered
@@ -85,15 +84,8 @@ def receipt_for(raw: bytes, otherwise: int = 0) -> Receipt:
     """
     fields = read_members(raw) or {}
     times = (fields.get(key) for key in ("sentAt", "originalTimestamp", "timestamp"))
-    found = (None if text is None else parse_time(_decoded(text)) for text in times)
+    found = (None if text is None else parse_time(read(text)) for text in times)
     return Receipt(next((ms for ms in found if ms is not None), otherwise))
-
-
-def _decoded(text: Text) -> object:
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return None
 
 
 def preview(

@@ -184,7 +184,7 @@ class _Binder:
             raise Unfit(f"it would read more than {MAX_READ} bytes")
         try:
             value = _decoder.decode(text)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Unfit("it reads a value that cannot be represented") from error
         kind = type(value)
         if kind is float or kind is str or kind is bool:

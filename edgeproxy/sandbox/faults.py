@@ -55,7 +55,7 @@ def parse_faults(body: bytes) -> Faults:
     except msgspec.ValidationError as error:
         names = ", ".join(Faults.__struct_fields__)
         raise FaultsError(f"{error} (the keys are: {names})") from None
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise FaultsError(f"not JSON: {error}") from None
     if faults.status is not None and not 200 <= faults.status <= 599:
         raise FaultsError(f"status {faults.status}: give one from 200 to 599")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import signal
 import socket
@@ -206,6 +207,26 @@ async def test_dead_letters_are_listed_shown_and_exported(stage: Stage, edgeprox
     assert "neither a duration" in await edgeproxy(
         "deadletters", "list", "--since", "yesterday", expect=2
     )
+
+
+async def test_a_dead_letter_with_a_broken_name_is_listed_with_the_others(
+    stage: Stage, edgeproxy: Commands
+):
+    broken = b'{"type":"track","event":"\xff","anonymousId":"a"}'
+    body = b'{"writeKey":"%b","batch":[%b]}' % (KEY.encode(), broken)
+    await send(stage, nameless(1))
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{stage.url}/v1/batch", data=body) as answer,
+    ):
+        (refused,) = (await answer.json())["rejected"]
+        assert refused["code"] == "invalid_event"
+    await send(stage, nameless(2))
+    listed = await edgeproxy.json("deadletters", "list")
+    assert [letter["event"] for letter in listed] == ["", "", ""]
+    exported = [json.loads(row) for row in (await edgeproxy("deadletters", "export")).splitlines()]
+    assert base64.b64decode(exported[1]["bodyBase64"]) == broken
+    assert "invalid_event" in await edgeproxy("deadletters", "show", str(listed[1]["id"]))
 
 
 async def test_a_corrected_mapping_and_a_replay_send_what_was_refused(

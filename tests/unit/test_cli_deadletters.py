@@ -6,12 +6,17 @@ Against a running proxy: tests/e2e/test_commands.py.
 import asyncio
 import fcntl
 import json
+import socket
+import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from edgeproxy.admin.deadletters import told
 from edgeproxy.buffer.base import DeadLetter
+from edgeproxy.buffer.deadletters import StoredDeadLetter
 from edgeproxy.buffer.sqlite import SqliteBuffer
 from edgeproxy.cli import main, stopped
 from tests.e2e.processes import free_ports
@@ -36,14 +41,18 @@ def letter(number: int, **changed: object) -> DeadLetter:
     return DeadLetter(**(fields | changed))  # type: ignore[arg-type]
 
 
+def stored() -> StoredDeadLetter:
+    return StoredDeadLetter(1, letter(1, receipt=b""), intact=True)
+
+
 class Folder:
     """A stopped proxy."""
 
     def __init__(self, tmp_path: Path) -> None:
         self.path = tmp_path / "data"
         self.config = tmp_path / "config.toml"
-        (port,) = free_ports(1)
-        self.config.write_text(f'[admin]\nport = {port}\n[buffer]\npath = "{self.path}"\n')
+        (self.port,) = free_ports(1)
+        self.config.write_text(f'[admin]\nport = {self.port}\n[buffer]\npath = "{self.path}"\n')
 
     def fill(self, *letters: DeadLetter) -> None:
         async def fill() -> None:
@@ -110,6 +119,45 @@ def test_an_export_of_events_leaves_out_what_cannot_be_sent_and_says_so(folder: 
     assert lines[1] == '{"sentAt":"2023-11-14T22:13:15.000Z","type":"page","n":1.10}'
     assert len(lines) == 2
     assert "2 events left out" in result.stderr
+
+
+def test_an_event_with_a_broken_name_hides_no_other_one(folder: Folder):
+    broken = b'{"type":"track","event":"\xff","name":"\xff","anonymousId":"a"}'
+    folder.fill(letter(1), letter(2, body=broken, code="invalid_event"), letter(3))
+    listed = folder.run("list", "--json")
+    assert listed.exit_code == 0
+    assert [json.loads(line)["id"] for line in listed.stdout.splitlines()] == [3, 2, 1]
+    exported = [json.loads(line) for line in folder.run("export").stdout.splitlines()]
+    assert [found["id"] for found in exported] == [1, 2, 3]
+    assert (exported[1]["type"], exported[1]["event"]) == ("track", "")
+    assert "3 of 3 dead letters" in folder.run("list").output
+    assert folder.run("show", "2", "--raw").stdout_bytes == broken
+
+
+@pytest.mark.parametrize("ending", [b"", b'11\r\n{"total":1}'])
+def test_an_answer_that_breaks_off_is_no_success(folder: Folder, ending: bytes):
+    line = msgspec.json.encode(told(stored(), bodies=True))
+
+    def answer(listening: socket.socket) -> None:
+        for body in (b"{}", None):
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                if body is not None:
+                    connection.sendall(head + b"Content-Length: 2\r\n\r\n" + body)
+                    continue
+                chunk = b"%x\r\n%b\n\r\n" % (len(line) + 1, line)
+                connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n" + chunk + ending)
+
+    with socket.create_server(("127.0.0.1", folder.port)) as listening:
+        proxy = threading.Thread(target=answer, args=(listening,))
+        proxy.start()
+        result = folder.run("export")
+        proxy.join()
+    assert result.stdout.count("\n") == 1
+    assert result.exit_code == 1
+    assert "broke off its answer" in result.stderr
 
 
 def test_a_no_leaves_everything_as_it_was(folder: Folder):

@@ -458,7 +458,8 @@ def test_what_is_no_event_says_so():
     for raw in (b"5", b"null", b"[]", b"1e400"):
         with pytest.raises(NotAnObjectError):
             Event(raw)
-    for raw in (b"", b"{", b'{"a":NaN}', b'{"type":1e400,"a":NaN}'):
+    deep = b'{"type":1e400,"a":' + b"[" * 5000 + b"]" * 5000 + b"}"
+    for raw in (b"", b"{", b'{"a":NaN}', b'{"type":1e400,"a":NaN}', deep):
         with pytest.raises(UndecodableError):
             Event(raw)
 

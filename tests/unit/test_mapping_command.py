@@ -152,3 +152,15 @@ def test_a_source_that_does_not_exist_is_wrong_usage(config: Path):
 
 def test_no_event_is_too_old(config: Path):
     assert "1999" in run(config, given=EVENT.replace("2026", "1999")).stdout
+
+
+@pytest.mark.parametrize("key", ["sentAt", "timestamp", "originalTimestamp"])
+@pytest.mark.parametrize("value", [b'"\xff"', b"[" * 5000 + b"]" * 5000], ids=["bytes", "depth"])
+def test_an_event_with_a_broken_time_is_refused_like_any_other(
+    config: Path, tmp_path: Path, key: str, value: bytes
+):
+    event = b'{"type":"page","userId":"u","%b":%b}\n' % (key.encode(), value)
+    (tmp_path / "events.ndjson").write_bytes(event + EVENT.encode())
+    done = run(config, str(tmp_path / "events.ndjson"), given="")
+    assert "event 1: refused, invalid_event" in done.stderr
+    assert done.stdout.strip() == SENT

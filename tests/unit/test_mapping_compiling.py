@@ -294,3 +294,13 @@ def test_a_test_may_expect_a_filter_and_speaks_of_a_source():
 
 def test_no_event_of_a_test_is_too_old():
     assert run([{"event": EVENT | {"timestamp": "1999-01-01T00:00:00Z"}}]) == []
+
+
+def test_a_number_beyond_all_bounds_fails_a_test_and_nothing_else():
+    text = '{"type":"page","userId":"u","properties":{"n":1e400}}'
+    assert run([{"json": text, "expect": {"properties.n": 1}}]) == [
+        "properties.n is 1e400, expected 1"
+    ]
+    assert run([{"json": text, "output": {"type": "page"}}]) == [
+        "output holds a number that cannot be compared: name keys in expect"
+    ]

@@ -212,3 +212,8 @@ def test_without_the_evaluator_the_mistake_says_how_to_get_it(monkeypatch):
 def test_the_same_expression_gives_the_same_text_every_time():
     source = "{'a': 1, 'b': 2, 'c': 3, 'd': 4, 'e': 5}"
     assert len({str(evaluate(source)) for _ in range(20)}) == 1
+
+
+def test_a_value_that_is_not_utf8_is_not_computed_with():
+    with pytest.raises(Unfit, match="cannot be represented"):
+        evaluate("input.x", b'{"type":"track","x":"\xff"}')
