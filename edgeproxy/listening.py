@@ -138,7 +138,8 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(settings.server.tls_cert, settings.server.tls_key)
+        # Without a password an encrypted key would be asked for at the terminal.
+        context.load_cert_chain(settings.server.tls_cert, settings.server.tls_key, password="")
     except OSError as error:
         raise OSError(f"[server] tls_cert, tls_key: cannot be used: {error}") from None
     return context

@@ -14,6 +14,9 @@ __all__ = ["Lock", "sync_folder"]
 #: "WAL does not work over a network filesystem").
 _NETWORK = ("nfs", "cifs", "smb", "9p", "ceph", "gluster", "lustre", "afs", "fuse.sshfs", "beegfs")
 
+#: Of this process: /proc/mounts, a link to it by another way, is hidden by ProcSubset=pid.
+_MOUNTS = Path("/proc/self/mounts")
+
 
 class Lock:
     """The exclusive right to a buffer's folder, held until closed; the kernel frees it on a crash."""
@@ -51,7 +54,7 @@ class Lock:
 
     @staticmethod
     def _refuse_network(folder: Path) -> None:
-        kind = _file_system(folder.resolve(), Path("/proc/mounts"))
+        kind = _file_system(folder.resolve(), _MOUNTS)
         if kind.startswith(_NETWORK):
             raise BufferUnusableError(
                 f"{folder}: lies on a network file system ({kind}), where SQLite's WAL is not safe; "

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
+from edgeproxy.config.certificates import judge_certificates
 from edgeproxy.config.judging import Judge, fit_to_serve, judge_together
 from edgeproxy.config.mistakes import ConfigError
 from edgeproxy.config.reading import Reader
@@ -48,9 +49,19 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 def default_path() -> Path | None:
-    """`./config.toml`, else `/etc/edgeproxy/config.toml`, else none."""
-    local = Path("config.toml")
-    return next((path for path in (local, _SYSTEM_PATH) if path.is_file()), None)
+    """`./config.toml`, else `/etc/edgeproxy/config.toml`, else none.
+
+    One that may not be looked for is taken to be there: reading it says what is wrong, while
+    another one, or none, might do something else than the operator wants.
+    """
+    return next((path for path in (Path("config.toml"), _SYSTEM_PATH) if _may_be_file(path)), None)
+
+
+def _may_be_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return True
 
 
 def load(
@@ -101,10 +112,12 @@ def load_table(path: Path | None, environ: Mapping[str, str], name: str, struct:
 
 def _read(reader: Reader, path: Path | None) -> Settings:
     hightouch = reader.table("hightouch", Hightouch)
+    server = reader.table("server", Server)
+    judge_certificates(reader, hightouch, server)
     return Settings(
         hightouch=hightouch,
         sources=resolve_sources(reader, hightouch),
-        server=reader.table("server", Server),
+        server=server,
         admin=reader.table("admin", Admin),
         validation=reader.table("validation", Validation),
         buffer=reader.table("buffer", Buffer),

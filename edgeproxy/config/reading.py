@@ -36,7 +36,8 @@ def parse(path: Path | None) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_bytes().decode())
     except OSError as error:
-        mistake = Mistake(str(path), "", "", f"cannot be read ({error.strerror})")
+        remedy = "name a file that the user of this process can read with --config"
+        mistake = Mistake(str(path), "", "", f"cannot be read ({error.strerror})", remedy)
     except UnicodeDecodeError as error:
         mistake = Mistake(str(path), "", "", f"is not UTF-8 at byte {error.start}")
     except tomllib.TOMLDecodeError as error:
@@ -55,7 +56,7 @@ class Reader:
         self.credentials = Path(credentials) if credentials else None
         self.mistakes: list[Mistake] = []
         self.unreadable: list[Mistake] = []
-        """Files that settings name and this process cannot read: for some commands no matter."""
+        """Files that settings name and this process cannot use: for some commands no matter."""
         self.failed: set[tuple[str, str]] = set()
         self.origins: dict[str, str] = {}
         self._environ = environ
@@ -104,6 +105,11 @@ class Reader:
     def note(self, table: str, key: str, problem: str, remedy: str = "", where: str = "") -> None:
         """Note a mistake in the file, or in `where`."""
         self.mistakes.append(Mistake(where or self.where, table, key, problem, remedy))
+
+    def note_unusable(self, table: str, key: str, problem: str, remedy: str) -> None:
+        """Note that a plain table's setting names a file that cannot be used."""
+        origin = self.origins.get(f"{table}.{key}", self.where)
+        self.unreadable.append(Mistake(origin, f"[{table}]", key, problem, remedy))
 
     def rows(self, name: str) -> tuple[dict[str, Any], ...]:
         """The tables of an array such as `[[sources]]`; those that are not tables are left out."""
@@ -223,10 +229,16 @@ class Reader:
 
 
 def resolve(path: Path, folder: Path, credentials: Path | None) -> Path:
-    """A relative name is a systemd credential if there is one, else beside the configuration."""
-    if credentials is not None and (credentials / path).exists():
+    """A relative name is a systemd credential if there is one, else beside the configuration.
+
+    Where it may not be looked, it is taken to be there: reading it says what is wrong.
+    """
+    if credentials is None:
+        return folder / path
+    try:
+        return credentials / path if (credentials / path).exists() else folder / path
+    except OSError:
         return credentials / path
-    return folder / path
 
 
 class _WrongError(Exception):

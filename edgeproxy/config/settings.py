@@ -35,7 +35,7 @@ DAY = 86400.0
 YEAR = 366 * DAY
 REGION = kinds.pattern(r"[a-z]{2}(-[a-z]+)+-\d{1,2}", 'a region such as "us-east-1"')
 OPTIONAL_REGION = kinds.pattern(r"|[a-z]{2}(-[a-z]+)+-\d{1,2}", 'a region such as "us-east-1"')
-ENDPOINT = addresses.url("https", "http", example='"https://us-east-1.hightouch-events.com"')
+ENDPOINT = addresses.endpoint('"https://us-east-1.hightouch-events.com"')
 
 _SECRETS = frozenset({"write_key", "write_keys", "hightouch_write_key", "token", "proxy"})
 
@@ -69,7 +69,7 @@ class Source(_Table, frozen=True):
     hightouch_write_key: str
     region: str
     endpoint: str
-    """Scheme and host without a trailing slash, never empty."""
+    """Scheme, host and perhaps a path, without a trailing slash, never empty."""
     allowed_origins: tuple[str, ...] = ("*",)
     max_size: int | None = None
     """Share of the buffer in bytes; None for all of it."""
@@ -90,7 +90,7 @@ class SourceTable(_Table, frozen=True):
 class Server(msgspec.Struct, frozen=True):
     """`[server]`: the listener for clients."""
 
-    host: Annotated[str, kinds.text()] = "0.0.0.0"
+    host: Annotated[str, addresses.host()] = "0.0.0.0"
     port: Annotated[int, kinds.count(0, 65535)] = 8080
     reuse_port: Annotated[bool, kinds.flag()] = False
     public_url: Annotated[
@@ -106,7 +106,7 @@ class Server(msgspec.Struct, frozen=True):
 class Admin(_Table, frozen=True):
     """`[admin]`: the listener for operators."""
 
-    host: Annotated[str, kinds.text()] = "127.0.0.1"
+    host: Annotated[str, addresses.host()] = "127.0.0.1"
     port: Annotated[int, kinds.count(0, 65535)] = 8081
     token: Annotated[str, kinds.secret()] = ""
 
@@ -184,7 +184,7 @@ class Settings(msgspec.Struct, frozen=True):
     folder: Path = Path()
     """What relative file names in the file are relative to: the file's folder."""
     unreadable: tuple[Mistake, ...] = ()
-    """Files that settings name and this process cannot read; their settings are empty."""
+    """Files that settings name and this process cannot use; commands that serve refuse them."""
     credentials: Path | None = None
     """systemd's $CREDENTIALS_DIRECTORY: relative names are looked for there first."""
 

@@ -222,6 +222,24 @@ async def test_a_network_file_system_is_refused(tmp_path, monkeypatch):
         await opened(tmp_path)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_file_systems_are_told_apart_under_the_shipped_unit():
+    """With `ProcSubset=pid` the files of /proc that are no process's are hidden."""
+    script = (
+        "mount -t proc -o subset=pid proc /proc 2>&1 || exit 0; test ! -e /proc/uptime || exit 0;"
+        ' exec "$@"'
+    )
+    program = (
+        "from pathlib import Path; from edgeproxy.buffer import folder;"
+        " print(folder._file_system(Path('/'), folder._MOUNTS))"
+    )
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "mount:" in done.stdout + done.stderr or "unshare:" in done.stderr:
+        pytest.skip("mounting is not possible here")
+    assert done.stdout.strip(), done.stderr
+
+
 async def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BufferUnusableError, match="buffer"):

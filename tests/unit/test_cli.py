@@ -126,3 +126,17 @@ def test_a_configuration_that_is_named_must_exist(tmp_path: Path):
     done = edgeproxy("check", "--config", "absent.toml", cwd=tmp_path, PROJECT_WRITEKEY=KEY)
     assert done.returncode == 78
     assert "absent.toml: cannot be read (No such file or directory)" in done.stderr
+
+
+def test_a_garbage_certificate_is_a_wrong_configuration_for_check_and_run(tmp_path: Path):
+    for name in ("cert.pem", "key.pem"):
+        (tmp_path / name).write_text("garbage")
+    text = (
+        f'[hightouch]\nwrite_key = "{KEY}"\n[server]\ntls_cert = "cert.pem"\ntls_key = "key.pem"\n'
+    )
+    (tmp_path / "config.toml").write_text(text)
+    for command in ("check", "run"):
+        done = edgeproxy(command, cwd=tmp_path)
+        assert done.returncode == 78
+        assert done.stderr.count("\n") == 1
+        assert "config.toml: [server] tls_cert: cert.pem: holds no certificate" in done.stderr

@@ -1,6 +1,7 @@
 """edgeproxy.config: reading, resolving and judging settings."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -115,7 +116,12 @@ def test_sizes_are_read_as_bytes(write: Write, written: str, size: int):
         ('[server]\nmax_request = "10"', "is not between"),
         ('[hightouch]\nregion = "mars"', '"mars" is not a region such as "us-east-1"'),
         ('[hightouch]\nendpoint = "us-east-1"', "does not begin with a scheme and a host"),
-        ('[hightouch]\nendpoint = "https://h/v1/batch"', "has more than a scheme and a host"),
+        ('[hightouch]\nendpoint = "https://h/v1/batch/"', "ends in /v1/batch, which is added"),
+        ('[hightouch]\nendpoint = "https://h/a?b"', "has more than a scheme, a host and a path"),
+        ('[hightouch]\nproxy = "http://h/a"', "has more than a scheme and a host"),
+        ('[server]\nhost = "not a host"', '[server] host: "not a host" is not a host such as'),
+        ('[server]\nhost = "127.0.0.256"', "is not a host such as"),
+        ('[admin]\nhost = "[::1]"', "is not a host such as"),
         ('[hightouch]\nendpoint = "https://h:x"', "is not a URL"),
         ('[hightouch]\nproxy = "socks5://h"', "does not begin with a scheme and a host"),
         ('[hightouch]\nwrite_key = "two words"', "[hightouch] write_key: is not a text of visible"),
@@ -162,7 +168,9 @@ def test_broken_toml_names_line_and_column(write: Write):
 
 
 def test_a_file_that_cannot_be_read_is_a_mistake(tmp_path: Path):
-    assert "No such file" in only(tmp_path / "absent.toml")
+    absent = only(tmp_path / "absent.toml")
+    assert "No such file" in absent
+    assert "name a file that the user of this process can read with --config" in absent
     (tmp_path / "latin.toml").write_bytes(b"# caf\xe9")
     assert "is not UTF-8 at byte 5" in only(tmp_path / "latin.toml")
 
@@ -254,6 +262,56 @@ def test_the_default_file_is_the_one_of_the_working_directory(
     path = write("")
     monkeypatch.chdir(path.parent)
     assert default_path() == Path("config.toml")
+
+
+@pytest.fixture
+def nobody() -> Iterator[Callable[[], None]]:
+    """Become a user who may do little, until the test ends."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    yield lambda: os.seteuid(65534)
+    os.seteuid(0)
+
+
+def test_where_the_default_file_may_not_be_looked_for_it_is_a_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nobody: Callable[[], None]
+):
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o700)
+    nobody()
+    path = default_path()
+    assert path == Path("config.toml")
+    assert "config.toml: cannot be read (Permission denied)" in only(path)
+
+
+def test_credentials_that_may_not_be_looked_at_are_a_mistake(
+    tmp_path: Path, nobody: Callable[[], None]
+):
+    folder = tmp_path / "credentials"
+    folder.mkdir(mode=0o700)
+    nobody()
+    environ = {"CREDENTIALS_DIRECTORY": str(folder), "EDGEPROXY_HIGHTOUCH__WRITE_KEY_FILE": "key"}
+    line = only(None, environ)
+    assert "[hightouch] write_key_file: " in line
+    assert f"{folder}/key: Permission denied" in line
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "wanted"),
+    [
+        ("https://h/edge/", "https://h/edge"),
+        ("http://h:1", "http://h:1"),
+        ("https://h//", "https://h"),
+    ],
+)
+def test_an_endpoint_may_have_a_path(write: Write, endpoint: str, wanted: str):
+    (source,) = load(write(f'[hightouch]\nendpoint = "{endpoint}"'), KEY).sources
+    assert source.endpoint == wanted
+
+
+@pytest.mark.parametrize("host", ["", "::", "fe80::1%lo", "localhost", "edge-1.example.com"])
+def test_a_host_is_an_address_or_a_name(write: Write, host: str):
+    assert load(write(f'[server]\nhost = "{host}"'), KEY).server.host == host
 
 
 def test_instances_differ_in_folder_and_admin_port():
