@@ -78,6 +78,8 @@ class Progress(Struct):
     filtered: int = 0
     refused: dict[str, int] = field(default_factory=dict)
     """Still dead letters, by their new codes."""
+    not_kept: int = 0
+    """Dead letters as they were: what they would be replayed from was not kept."""
     stopped: str | None = None
     """Why it ended early."""
     ended: bool = False
@@ -164,7 +166,8 @@ class Desk:
         moves: list[Replayed] = []
         filtered: list[tuple[str, str]] = []
         refused: list[str] = []
-        for stored in chunk:
+        kept = [stored for stored in chunk if stored.letter.body or not stored.intact]
+        for stored in kept:
             letter = stored.letter
             move = resubmit(stored, mapper, validation, now)
             if isinstance(move, Filtered):
@@ -175,13 +178,14 @@ class Desk:
             moves.append(move)
         left = await self._store.replay(moves)
         progress.done += len(chunk)
+        progress.not_kept += len(chunk) - len(kept)
         progress.moved += max(left - len(filtered), 0)  # others may have taken some
         progress.filtered += len(filtered)
         for code in refused:
             progress.refused[code] = progress.refused.get(code, 0) + 1
         for source, rule in filtered:
             self._counting.filtered(source, rule)
-        fresh = [s for s, m in zip(chunk, moves, strict=True) if m.event is not None]
+        fresh = [s for s, m in zip(kept, moves, strict=True) if m.event is not None]
         fresh = [stored for stored in fresh if stored.letter.form == "received"]
         for source, number in _by_source(fresh).items():
             self._counting.accepted(source, number)

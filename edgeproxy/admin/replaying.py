@@ -34,7 +34,7 @@ class Mapper(Protocol):
 def resubmit(
     stored: StoredDeadLetter, mapper: Mapper, validation: Validation, now: int
 ) -> Replayed | Filtered:
-    """Judge a dead letter by today's rules; `now` is in ms since 1970.
+    """Judge a dead letter, whose body was kept, by today's rules; `now` is in ms since 1970.
 
     One that was received goes through today's mapping with what was known of its request; one
     that was sent goes again as it was. Both keep their messageId, and with the time of their
@@ -44,8 +44,6 @@ def resubmit(
     verdict: Sealed | Refusal | Filtered
     if not stored.intact:
         verdict = Refusal("invalid_event", "damaged on disk: its checksum does not match")
-    elif not letter.body:
-        verdict = Refusal(letter.code, 'not kept ([dead_letters] keep = "metadata")')
     elif letter.form == "sent":
         verdict = _as_it_was(letter)
     else:

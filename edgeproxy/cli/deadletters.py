@@ -22,6 +22,7 @@ __all__ = ["deadletters"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SHOWN = 50
+_SHOWN_WHOLE = 10
 #: From so many on a bar is drawn: fewer take no time to speak of.
 _BAR_FROM = 500
 _YEARS = duration(0, 100 * 366 * 86400.0)
@@ -127,34 +128,50 @@ def _row(letter: dict[str, Any]) -> str:
 
 
 @deadletters.command()
-@click.argument("wanted", metavar="ID")
-@config_option
-@instance_option
+@click.argument("wanted", metavar="[ID]", required=False)
+@_selecting
 @click.option(
-    "--raw", is_flag=True, help="Print the event's bytes exactly as stored, and only them."
+    "--raw",
+    is_flag=True,
+    help="Print the event's bytes exactly as stored, and only them; of the newest that fits.",
 )
 @_json_option
 def show(
-    config_path: Path | None, instance: int | None, wanted: str, raw: bool, as_json: bool
+    config_path: Path | None,
+    instance: int | None,
+    wanted: str | None,
+    raw: bool,
+    as_json: bool,
+    **chosen: Any,
 ) -> None:
-    """Show one dead letter: its number, or the messageId of its event.
+    """Show one dead letter: its number, or the messageId of its event; or the newest ten that fit.
 
     With the reason, what was known of its request, Hightouch's answer if there was one, and the
     event.
     """
+    if wanted is not None and chosen["id"] not in {None, wanted}:
+        raise click.UsageError(f"ID is {wanted} and --id {chosen['id']}: say one of them.")
+    fitting = DeadLetterFilter(**chosen | {"id": wanted or chosen["id"]})
     with letters_of(config_path, instance) as letters:
-        found = list(
-            letters.each(DeadLetterFilter(id=wanted), limit=10, bodies=True, newest_first=True)
-        )
+        most = 1 if raw else _SHOWN_WHOLE + 1
+        found = list(letters.each(fitting, limit=most, bodies=True, newest_first=True))
     if not found:
-        raise click.ClickException(f"There is no dead letter {wanted}.")
-    for letter in found[:1] if raw else found:
+        if fitting.id is not None and fitting == DeadLetterFilter(id=fitting.id):
+            raise click.ClickException(f"There is no dead letter {fitting.id}.")
+        raise click.ClickException("There is no dead letter that fits.")
+    for letter in found[:_SHOWN_WHOLE]:
         if raw:
             sys.stdout.buffer.write(_body(letter))
         elif as_json:
             click.echo(msgspec.json.encode(letter))
         else:
             click.echo("\n".join(_described(letter)))
+    if len(found) > _SHOWN_WHOLE:
+        click.echo(
+            f"Older ones fit, too: only the newest {_SHOWN_WHOLE} are shown. edgeproxy deadletters "
+            "export writes all.",
+            err=True,
+        )
 
 
 def _described(letter: dict[str, Any]) -> Iterator[str]:
@@ -254,7 +271,14 @@ def export(config_path: Path | None, instance: int | None, events: bool, **chose
         click.echo(f"{counted(left_out, 'event')} left out: not JSON, or not kept", err=True)
 
 
-_NONE: dict[str, Any] = {"total": 0, "moved": 0, "refused": {}, "filtered": 0, "stopped": None}
+_NONE: dict[str, Any] = {
+    "total": 0,
+    "moved": 0,
+    "refused": {},
+    "filtered": 0,
+    "not_kept": 0,
+    "stopped": None,
+}
 
 
 def _confirmed(letters: Letters, wanted: DeadLetterFilter, verb: str, *, yes: bool) -> int:
@@ -283,7 +307,7 @@ def _followed(label: str, total: int, steps: Iterator[dict[str, Any]]) -> dict[s
 def _reported(last: dict[str, Any], *, as_json: bool, done: str, say: Callable[[], None]) -> None:
     """Say what came of it; exit code 1 where it ended early."""
     if as_json:
-        keys = ("total", "refused", "filtered", "stopped")
+        keys = ("total", "refused", "filtered", "not_kept", "stopped")
         report = {done: last["moved"]} | {key: last[key] for key in keys}
         click.echo(msgspec.json.encode(report))
     else:
@@ -299,6 +323,11 @@ def _replayed(last: dict[str, Any], refused: dict[str, int]) -> None:
     if refused:
         codes = ", ".join(f"{number:,} {code}" for code, number in sorted(refused.items()))
         click.echo(f"Refused again, and kept with the new reason: {codes}.")
+    if last["not_kept"]:
+        click.echo(
+            f"As before: {counted(last['not_kept'], 'dead letter')} that cannot be replayed: "
+            'the body was not kept ([dead_letters] keep = "metadata").'
+        )
 
 
 def _body(letter: dict[str, Any]) -> bytes:

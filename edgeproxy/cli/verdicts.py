@@ -54,7 +54,7 @@ def answered(source: Source, response: aiohttp.ClientResponse, message_id: str) 
         return Verdict(
             "wrong_address",
             f"{answer}: this is not Hightouch's events API",
-            "Check region and endpoint; endpoint is scheme and host only.",
+            "Check region and endpoint; /v1/batch is added to the endpoint.",
         )
     if status in {408, 425, 429} or status >= 500:
         return Verdict(

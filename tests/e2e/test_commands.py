@@ -284,6 +284,7 @@ async def test_a_stopped_proxys_dead_letters_are_worked_on_in_its_files(
         "total": 699,
         "refused": {},
         "filtered": 0,
+        "not_kept": 0,
         "stopped": None,
     }
     async with open_stage(tmp_path, {}) as stage:

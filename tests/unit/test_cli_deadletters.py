@@ -109,6 +109,36 @@ def test_one_is_shown_with_all_that_is_known(folder: Folder):
     assert found["bodyBase64"] == "/wAgbm90IEpTT04="
 
 
+@pytest.mark.parametrize(
+    ("chosen", "ids"),
+    [
+        (("--code", "too_old"), ["2"]),
+        (("--source", "site"), ["3", "2", "1"]),
+        (("--source", "elsewhere"), []),
+        (("--since", "2100-01-01"), []),
+        (("--user", "u1"), ["3", "1"]),
+        (("--user", "u1", "--id", "m3"), ["3"]),
+        (("m3", "--code", "too_old"), []),
+        (("m3", "--id", "m3"), ["3"]),
+        ((), ["3", "2", "1"]),
+    ],
+)
+def test_those_that_fit_are_shown(folder: Folder, chosen: tuple[str, ...], ids: list[str]):
+    folder.fill(letter(1), letter(2, code="too_old"), letter(3))
+    result = folder.run("show", *chosen, "--json")
+    assert result.exit_code == (0 if ids else 1), result.output
+    assert [str(json.loads(line)["id"]) for line in result.stdout.splitlines()] == ids
+    assert ids or "There is no dead letter that fits." in result.stderr
+
+
+def test_only_the_newest_are_shown_whole_and_that_is_said(folder: Folder):
+    folder.fill(*(letter(number) for number in range(1, 13)))
+    result = folder.run("show", "--json")
+    assert len(result.stdout.splitlines()) == 10
+    assert "only the newest 10 are shown" in result.stderr
+    assert folder.run("show", "m1", "--id", "m2").exit_code == 2
+
+
 def test_an_export_of_events_leaves_out_what_cannot_be_sent_and_says_so(folder: Folder):
     sent = letter(2, form="sent", skew=-5000, body=b'{"type": "page",\n "n":1.10}')
     folder.fill(letter(1), sent, letter(3, body=b"[1,"), letter(4, body=b""))
@@ -187,6 +217,14 @@ def test_a_replay_on_files_judges_by_the_configuration(folder: Folder):
             '[mapping.default]\nevent = {value = "Ping"}\n[validation]\nmax_age = "9000d"\n'
         )
     assert "Replayed 2 events." in folder.run("replay", "--yes").output
+
+
+def test_what_was_not_kept_cannot_be_replayed_and_keeps_its_reason(folder: Folder):
+    folder.fill(letter(1, body=b"", message="a reason"))
+    output = folder.run("replay", "--yes").output
+    assert "1 dead letter that cannot be replayed: the body was not kept" in output
+    assert "Refused" not in output
+    assert "a reason" in folder.run("list").output
 
 
 def test_a_replay_needs_a_right_configuration_and_the_rest_does_not(folder: Folder):

@@ -149,7 +149,7 @@ function Letter({ id, onClose }) {
             <div><dt>Source</dt><dd>{letter.source}</dd></div>
             <div><dt>Received</dt><dd>{moment(letter.receivedAt)}</dd></div>
             <div><dt>Set aside</dt><dd>{moment(letter.diedAt)}</dd></div>
-            <div><dt>Replay</dt><dd>{letter.form === 'received' ? 'with today’s mapping' : 'as it is'}</dd></div>
+            <div><dt>Replay</dt><dd>{!letter.bytes ? 'not possible: its body was not kept' : letter.form === 'received' ? 'with today’s mapping' : 'as it is'}</dd></div>
           </dl>
           {letter.field && !letter.body.includes(`\n  "${letter.field}":`) && (
             <p class="missing"><b>At fault:</b> <code>{letter.field}</code> is missing.</p>
@@ -196,7 +196,7 @@ function Doing({ what, group, onClose }) {
       {progress && !progress.ended && <p class="soft">{count(progress.done)} of {count(progress.total)}</p>}
       <p role="status">
         {progress?.ended && (what === 'replay'
-          ? `${count(progress.moved)} on their way again${progress.filtered ? `, ${count(progress.filtered)} removed by a filter` : ''}${left ? `, ${count(left)} refused again` : ''}.`
+          ? `${count(progress.moved)} on their way again${progress.filtered ? `, ${count(progress.filtered)} removed by a filter` : ''}${left ? `, ${count(left)} refused again` : ''}${progress.not_kept ? `, ${count(progress.not_kept)} not possible: their bodies were not kept` : ''}.`
           : `${count(progress.moved)} removed.`)}
         {progress?.stopped && ` Ended early: ${progress.stopped}`}
         {problem && <span class="problem">{problem}</span>}
