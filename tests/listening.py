@@ -35,6 +35,7 @@ from edgeproxy.metrics import Metrics
 from edgeproxy.server.app import ClientApp
 from edgeproxy.server.intake import Intake
 from edgeproxy.server.protocol import Patience, ProxyServer
+from edgeproxy.server.script import ScriptService
 
 NOW = 1_795_448_194_379  # 2026-11-23T15:36:34.379Z
 KEY = "the-key-of-the-site"
@@ -236,6 +237,7 @@ async def serving(
     mapper: object | None = None,
     patience: Patience | None = None,
     body_timeout: float = 30.0,
+    script: ScriptService | None = None,
 ) -> AsyncIterator[Proxy]:
     """Serve until the block ends."""
     metrics = Metrics()
@@ -253,7 +255,7 @@ async def serving(
         intake,
         metrics,
         ready=buffer.full_reason,
-        script=None,
+        script=script,
         now=lambda: proxy.now,
         body_timeout=body_timeout,
     )

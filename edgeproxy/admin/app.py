@@ -9,7 +9,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from edgeproxy.admin.access import Guard
-from edgeproxy.admin.answers import NO_STORE, json_answer, refused
+from edgeproxy.admin.answers import NO_STORE, json_answer, refused, same_shape
 from edgeproxy.admin.deadletter_routes import DeadLetterRoutes
 from edgeproxy.admin.deadletters import Desk
 from edgeproxy.admin.live import LiveFeed, TooManyError, Wanted
@@ -57,7 +57,7 @@ class AdminApp:
 
     def application(self) -> web.Application:
         """Build the application."""
-        app = web.Application(middlewares=[self._guard.middleware])
+        app = web.Application(middlewares=[self._guard.middleware, same_shape])
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._show_metrics)

@@ -58,6 +58,21 @@ def judge_together(settings: Settings, reader: Reader) -> None:
     if readable("retry.initial", "retry.max") and settings.retry.initial > settings.retry.max:
         reader.note("[retry]", "initial", "is more than max", "set max to at least initial")
     _judge_ports(reader, settings)
+    if readable("buffer.max_size"):
+        _judge_shares(reader, settings)
+
+
+def _judge_shares(reader: Reader, settings: Settings) -> None:
+    most = settings.buffer.max_size
+    for number, source in enumerate(settings.sources, 1):
+        if source.max_size is not None and source.max_size > most:
+            reader.note(
+                f"[[sources]] {number} ({source.name})",
+                "max_size",
+                f"{source.max_size} bytes are more than all of the buffer "
+                f"([buffer] max_size is {most} bytes)",
+                "lower it, leave it out for all of the buffer, or raise [buffer] max_size",
+            )
 
 
 def _judge_ports(reader: Reader, settings: Settings) -> None:

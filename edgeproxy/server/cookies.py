@@ -23,6 +23,8 @@ import msgspec
 from aiohttp import web
 from publicsuffixlist import PublicSuffixList
 
+from edgeproxy.server.answers import success
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -67,7 +69,8 @@ class CookieService:
     def _answer(
         self, request: web.BaseRequest, act: Callable[[str, Site], list[str]]
     ) -> web.Response:
-        response = web.json_response({"success": True}, headers={"Cache-Control": "no-store"})
+        response = success()
+        response.headers["Cache-Control"] = "no-store"
         site = self.site(request.host, request.headers.get("Origin"))
         if site is not None:
             for cookie in act(request.headers.get("Cookie", ""), site):

@@ -32,7 +32,12 @@ class Origins:
 
 
 def allow(headers: CIMultiDict[str], origin: str) -> None:
-    """Let the page read the answer; without these a browser counts the request as failed."""
+    """Let the page read the answer; without these a browser counts the request as failed.
+
+    What says itself that any page may read it stays as it is: shared caches may hold it.
+    """
+    if "Access-Control-Allow-Origin" in headers:
+        return
     headers["Access-Control-Allow-Origin"] = origin
     headers["Access-Control-Allow-Credentials"] = "true"
     headers["Access-Control-Expose-Headers"] = "Retry-After"

@@ -30,6 +30,8 @@ class ScriptService:
         asset = self._asset
         named = request.query.get("v") == asset.version
         headers = {
+            # The same for every page, so that a CDN in front may give one answer to all.
+            "Access-Control-Allow-Origin": "*",
             "Cache-Control": _FOREVER if named else _HOURLY,
             "Cross-Origin-Resource-Policy": "cross-origin",
             "Vary": "Accept-Encoding",

@@ -63,6 +63,21 @@ async def test_without_a_token_this_machine_is_let_in(client):
     assert await code(found, "POST", "/api/reload") == "200"
 
 
+async def test_paths_and_methods_that_there_are_not_are_refused_in_one_shape(client):
+    found = await client()
+    async with found.get("/nothing") as answer:
+        assert answer.status == 404
+        assert await answer.json() == {
+            "success": False,
+            "error": "Not Found",
+            "code": "not_found",
+            "message": "no such path; the page is at /",
+        }
+    async with found.post("/status") as answer:
+        assert (answer.status, answer.headers["Allow"]) == (405, "GET,HEAD")
+        assert (await answer.json())["code"] == "method_not_allowed"
+
+
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "192.0.2.1", "["])
 async def test_a_name_that_was_rebound_to_this_machine_is_refused(client, host):
     assert await code(await client(), "GET", "/status", Host=host) == "403 wrong_host"

@@ -186,3 +186,13 @@ def test_a_command_that_does_not_serve_needs_no_file_that_settings_name(tmp_path
     ]
     assert settings.admin.token == ""
     assert settings.sources[0].write_keys == ()
+
+
+def test_a_share_above_the_whole_buffer_is_a_mistake(tmp_path: Path):
+    text = (
+        '[hightouch]\nwrite_key = "h"\n[[sources]]\nname = "a"\nwrite_key = "k"\nmax_size = "{}"\n'
+    )
+    (line,) = lines(write(tmp_path, text.format("2GiB")))
+    assert "[[sources]] 1 (a) max_size: 2147483648 bytes are more than all of the buffer" in line
+    assert "raise [buffer] max_size" in line
+    load(write(tmp_path, text.format("1GiB")), {})

@@ -73,7 +73,9 @@ async def test_both_handlers_answer_success_and_set_cookies(aiohttp_client):
     client = await aiohttp_client(app)
     sent = {"Cookie": "htjs_anonymous_id_srvr=a1", "Origin": "http://127.0.0.1:9999"}
     answer = await client.post("/ht/renew", json={"sentAt": "now"}, headers=sent)
-    assert (answer.status, await answer.json()) == (200, {"success": True})
+    assert (answer.status, await answer.read()) == (200, b'{"success":true}')
+    assert answer.headers["Content-Type"].startswith("application/json")
+    assert answer.headers["Cache-Control"] == "no-store"
     assert len(answer.headers.getall("Set-Cookie")) == 2
     answer = await client.post("/ht/clear", json={"sentAt": "now"}, headers=sent)
     assert "Max-Age=0" in answer.headers["Set-Cookie"]

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from edgeproxy.assets import Asset
 from edgeproxy.server.script import ScriptService
+from tests.listening import serving, settings
 
 PLAIN = b"window.htevents=1" * 50
 ASSET = Asset("events.min.js", "1.2.3", PLAIN, gzip.compress(PLAIN), brotli.compress(PLAIN))
@@ -61,3 +62,17 @@ async def test_a_current_copy_is_confirmed_without_a_body(client):
 async def test_head_tells_the_length_only(client):
     answer = await client.head(PATH, headers={"Accept-Encoding": "identity"})
     assert (answer.status, answer.headers["Content-Length"]) == (200, str(len(PLAIN)))
+
+
+@pytest.mark.parametrize("origin", [None, "https://shop.example.com", "https://elsewhere.example"])
+@pytest.mark.parametrize("query", ["", "?v=1.2.3"])
+async def test_a_shared_cache_may_give_one_answer_to_every_page(tmp_path, origin, query):
+    async with serving(settings(tmp_path), script=ScriptService(ASSET)) as proxy:
+        answer = await proxy.request(
+            "GET", PATH + query, headers={} if origin is None else {"Origin": origin}
+        )
+    assert answer.status == 200
+    assert answer.headers["cache-control"].startswith("public")
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert "access-control-allow-credentials" not in answer.headers
+    assert answer.headers["vary"] == "Accept-Encoding"
