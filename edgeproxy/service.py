@@ -17,6 +17,7 @@ from edgeproxy.admin.app import AdminApp
 from edgeproxy.admin.deadletters import Desk
 from edgeproxy.admin.live import LiveFeed
 from edgeproxy.admin.page import Page
+from edgeproxy.buffer.neighbours import stranded
 from edgeproxy.buffer.sqlite import SqliteBuffer
 from edgeproxy.config import ConfigError, Settings, Validation
 from edgeproxy.delivery.flusher import Flusher
@@ -270,9 +271,11 @@ async def run(settings: Settings, read_settings: Callable[[], Settings]) -> None
                 "serving",
                 clients=service.client_addresses,
                 admin=service.admin_addresses,
+                buffer=str(settings.buffer.path.absolute()),
                 version=__version__,
                 sources=[source.name for source in settings.sources],
             )
+            group.create_task(_look_for_stranded(settings), name="stranded")
             await stop.wait()
             notifier.stopping()
             _log.info("stopping")
@@ -307,6 +310,17 @@ async def _flush(service: Service, *, hands_over: bool) -> None:
     left = service.buffer.stats().events
     if left:
         _log.info("left_on_disk", events=left)
+
+
+async def _look_for_stranded(settings: Settings) -> None:
+    for found in await asyncio.to_thread(stranded, settings.buffer.path):
+        _log.warning(
+            "events_stranded",
+            folder=str(found.folder),
+            events=found.events,
+            remedy="no process delivers them: run edgeproxy on that folder (without --instance, or "
+            "with its number) until they are sent",
+        )
 
 
 async def _reload_on_hangup(hangup: asyncio.Event, service: Service) -> None:

@@ -1,5 +1,6 @@
 """`edgeproxy run` as a process: what systemd hears and hands over, and how it ends."""
 
+import asyncio
 import json
 import os
 import signal
@@ -12,6 +13,10 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
+
+from edgeproxy.buffer.neighbours import Stranded, stranded
+from edgeproxy.buffer.sqlite import SqliteBuffer
+from tests.buffers import event
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -118,3 +123,50 @@ def test_a_port_in_use_is_one_line_and_exit_code_1(start: Start):
     assert line["event"] == "failed"
     assert "cannot listen" in line["reason"]
     assert "exception" not in line
+
+
+@pytest.mark.parametrize(
+    ("left_in", "arguments", "runs_in"),
+    [("data", ["--instance", "2"], "data/2"), ("data/1", [], "data")],
+)
+def test_events_that_nobody_delivers_are_pointed_out(
+    tmp_path: Path,
+    start: Start,
+    notify: socket.socket,
+    left_in: str,
+    arguments: list[str],
+    runs_in: str,
+):
+    async def leave() -> None:
+        buffer = await SqliteBuffer.open(tmp_path / left_in, max_size=2**30)
+        await buffer.append("default", 5, [event(1), event(2)])
+        await buffer.close()
+
+    asyncio.run(leave())
+    process = start(sys.executable, "-m", "edgeproxy", "run", *arguments)
+    assert "READY=1" in heard(notify)
+    assert process.stderr is not None
+    said = {line["event"]: line for line in map(json.loads, [*_until(process, "events_stranded")])}
+    assert said["serving"]["buffer"] == str(tmp_path / runs_in)
+    assert said["events_stranded"]["folder"] == str(tmp_path / left_in)
+    assert said["events_stranded"]["events"] == 2
+    assert said["events_stranded"]["level"] == "warning"
+    stop(process)
+
+
+def _until(process: "subprocess.Popen[str]", word: str) -> Iterator[str]:
+    """What is logged, up to a line with this word."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        yield line
+        if word in line:
+            return
+
+
+async def test_instances_that_run_are_not_stranded(tmp_path: Path):
+    one = await SqliteBuffer.open(tmp_path / "data" / "1", max_size=2**30)
+    await one.append("default", 5, [event(1)])
+    assert stranded(tmp_path / "data") == []
+    await one.close()
+    assert stranded(tmp_path / "data") == [Stranded(tmp_path / "data" / "1", 1)]
+    assert stranded(tmp_path / "data" / "2") == []
