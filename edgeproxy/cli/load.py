@@ -69,6 +69,12 @@ def command(url: str, file: Path | None, as_json: bool, **options: object) -> No
             requests = from_lines(target, stack.enter_context(file.open("rb")), o.batch)
         report = _measure(target, requests, o.plan(endless=file is None), as_json=as_json)
     click.echo(json.dumps(report.summary()) if as_json else "\n".join(report.lines()))
+    if set(report.answers) == {401}:
+        said = "an unknown one was given" if o.write_key else "none was given"
+        click.echo(
+            f"Everything was answered 401: name a write key of the proxy's with --write-key; {said}.",
+            err=True,
+        )
     if report.failed:
         sys.exit(1)
 

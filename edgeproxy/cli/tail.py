@@ -3,13 +3,15 @@
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import msgspec
 
 from edgeproxy.cli.admin import running_proxy
 from edgeproxy.cli.options import config_option, instance_option
+from edgeproxy.events.seen import Verdict
+from edgeproxy.events.verdicts import QUARANTINE_CODES, TYPES
 
 __all__ = ["line", "tail"]
 
@@ -20,11 +22,14 @@ _COLOURS = {"accepted": "green", "duplicate": "cyan", "filtered": "yellow", "qua
 @config_option
 @instance_option
 @click.option("--source", help="Only events of this source.")
-@click.option("--type", "type_", help="Only events of this type (track, identify, …).")
+@click.option("--type", "type_", type=click.Choice(sorted(TYPES)), help="Only events of this type.")
 @click.option("--event", help="Only events whose name contains this.")
 @click.option("--user", help="Only events of this anonymousId, userId or previousId.")
 @click.option(
-    "--verdict", help="Only accepted, duplicate, filtered, quarantined, or a quarantine code."
+    "--verdict",
+    type=click.Choice([*get_args(Verdict), *QUARANTINE_CODES]),
+    metavar="VERDICT",
+    help="Only accepted, duplicate, filtered, quarantined, or a quarantine code.",
 )
 @click.option("--bodies", is_flag=True, help="Show each event's body, too: its shape, masked.")
 @click.option("--show-values", is_flag=True, help="Do not mask users and bodies.")

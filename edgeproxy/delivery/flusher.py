@@ -38,7 +38,7 @@ class Flusher:
         buffer.on_append(self._wake)
 
     def configure(self, settings: Settings) -> None:
-        """Apply settings to the batches that are sent from now on; parked lanes try at once."""
+        """Apply settings to the batches that are sent from now on; lanes that wait try at once."""
         self._settings = settings
         self._upstream.timeout = settings.flush.timeout
         self._upstream.compression = settings.flush.compression

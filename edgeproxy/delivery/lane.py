@@ -93,9 +93,14 @@ class Lane:
         self._unreadable_until: float | None = None  # the buffer could not be read
         self._destination: Destination | None = None
         self._pacing: Pacing | None = None
+        # What the log last said; a reload makes the pace afresh and says nothing.
+        self._reported: tuple[str, str | None] = ("ok", None)
 
     def configure(self, settings: Settings) -> None:
-        """Apply settings; a lane that was parked, or whose destination changed, tries at once."""
+        """Apply settings; a lane that waits, or whose destination changed, tries at once.
+
+        Also where Hightouch asked to be left alone: who reloads knows more than was known then.
+        """
         self._settings = settings
         was = self._destination
         self._destination = _destination(settings, self.name)
@@ -103,7 +108,8 @@ class Lane:
             self._pacing = Pacing(settings.retry, settings.flush.max_in_flight, self._chance)
         else:
             self._pacing.configure(settings.retry, settings.flush.max_in_flight)
-            if self._pacing.parked is not None or self._destination != was:
+            waits = self._pacing.state != "ok" or self._pacing.next_attempt(self._clock())
+            if waits or self._destination != was:
                 self._pacing.unpark()
             self._give_back_what_is_too_large()
         self._wake.set()
@@ -293,11 +299,10 @@ class Lane:
         seconds = self._clock() - started
         outcome = judge(answer, datetime.now(UTC))
         events = batch.events
-        was = self.pacing.state, self.pacing.reason
         step = self.pacing.settle(batch, outcome, self._clock())
         self._metrics.delivery_seconds.observe(seconds)
         self._metrics.attempted(self.name, outcome.verdict)
-        self._report(len(events), outcome, seconds, was)
+        self._report(len(events), outcome, seconds)
         self._attempted(Attempt(self.name, self._now(), seconds, events, outcome))
         self._wake.set()  # the next may go while this one is settled
         if step.ack:
@@ -316,9 +321,7 @@ class Lane:
         gone = {event.id for event in aged}
         return [event for event in events if event.id not in gone]
 
-    def _report(
-        self, events: int, outcome: Outcome, seconds: float, was: tuple[str, str | None]
-    ) -> None:
+    def _report(self, events: int, outcome: Outcome, seconds: float) -> None:
         """One line a batch, and one a change of state."""
         answer = outcome.answer
         log = _log.info if outcome.verdict == "delivered" else _log.warning
@@ -331,15 +334,12 @@ class Lane:
             # An answer's body may quote events, and those never reach a log.
             **({"detail": answer.detail} if answer.status is None else {}),
         )
-        pacing = self.pacing
-        if (pacing.state, pacing.reason) != was:
-            _log.warning(
-                "lane_state",
-                lane=self.name,
-                state=pacing.state,
-                was=was[0],
-                reason=pacing.reason,
-            )
+        state = self.pacing.state
+        reason = self.pacing.reason if state != "ok" else None
+        was, self._reported = self._reported, (state, reason)
+        if was != self._reported:
+            log = _log.info if state == "ok" else _log.warning
+            log("lane_state", lane=self.name, state=state, was=was[0], reason=reason)
 
 
 def _destination(settings: Settings, name: str) -> Destination | None:

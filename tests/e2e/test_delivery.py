@@ -97,6 +97,45 @@ async def test_retry_after_is_honoured(tmp_path):
             await proxy.close()
 
 
+async def test_a_reload_ends_the_wait_that_hightouch_asked_for(tmp_path):
+    sandbox = Sandbox(HIGHTOUCH_KEY)
+    async with sandbox.serve() as url:
+        sandbox.faults = Faults(status=429, retry_after=999_999)
+        proxy = Proxy(tmp_path, url)
+        await proxy.start()
+        try:
+            assert await proxy.send(event(1)) == 200
+            lane = await proxy.until_lane(state="backing_off", reason="http_429")
+            assert lane["next_attempt_seconds"] > 3500
+            sandbox.faults = Faults()
+            await proxy.reload()
+            await until(lambda: len(sandbox.events) == 1, "delivery")
+        finally:
+            await proxy.close()
+
+
+async def test_the_log_tells_of_trouble_and_recovery_once_each(tmp_path):
+    sandbox = Sandbox(HIGHTOUCH_KEY)
+    async with sandbox.serve() as url:
+        sandbox.faults = Faults(status=401)
+        proxy = Proxy(tmp_path, url)
+        await proxy.start()
+        try:
+            assert await proxy.send(event(1)) == 200
+            await proxy.until_lane(state="parked", reason="http_401")
+            await proxy.reload()
+            await proxy.until_logged("batch_park", 2)
+            sandbox.faults = Faults()
+            await proxy.reload()
+            await proxy.until_logged("lane_state", 2)
+            told = [
+                (s["level"], s["state"], s["was"], s["reason"]) for s in proxy.log("lane_state")
+            ]
+            assert told == [("warning", "parked", "ok", "http_401"), ("info", "ok", "parked", None)]
+        finally:
+            await proxy.close()
+
+
 async def test_a_lane_that_dies_ends_the_service(tmp_path, monkeypatch):
     async def die(_lane):
         raise ZeroDivisionError

@@ -240,3 +240,17 @@ async def test_a_refused_reload_is_exit_code_78_and_a_line_for_each_mistake(prox
     result = await proxy.run("reload", "--json")
     assert result.exit_code == 78
     assert json.loads(result.stdout) == proxy.result
+
+
+@pytest.mark.parametrize(
+    ("option", "word", "known"),
+    [
+        ("--verdict", "bogus", "too_old"),
+        ("--verdict", "Accepted", "duplicate"),
+        ("--type", "x", "track"),
+    ],
+)
+def test_a_word_that_no_event_has_is_not_waited_for(option: str, word: str, known: str):
+    result = CliRunner().invoke(main, ["tail", option, word])
+    assert result.exit_code == 2
+    assert known in result.output

@@ -284,9 +284,10 @@ async def test_the_command_reports_as_json_and_exits_0():
 async def test_the_command_exits_1_when_a_request_failed():
     async with Sandbox("another").serve() as url:
         process = await load(url, "--write-key", KEY, "--count", "3")
-        out, _ = await process.communicate()
+        out, err = await process.communicate()
     assert process.returncode == 1
     assert b"3 x 401" in out
+    assert b"name a write key of the proxy's with --write-key" in err
 
 
 async def test_the_command_reports_what_it_has_when_interrupted():
