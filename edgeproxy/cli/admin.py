@@ -130,7 +130,8 @@ class AdminClient:
         answer = self._decode(body)
         if not isinstance(answer, dict) or "message" not in answer:
             self._stranger()
-        raise click.ClickException(f"The proxy on {self.address} refused: {answer['message']}.")
+        why = str(answer["message"]).rstrip(".")
+        raise click.ClickException(f"The proxy on {self.address} refused: {why}.")
 
     def _stranger(self) -> NoReturn:
         raise click.ClickException(

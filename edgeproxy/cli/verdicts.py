@@ -27,12 +27,15 @@ def answered(source: Source, response: aiohttp.ClientResponse, message_id: str) 
     status = response.status
     answer = f"answered {status}"
     if 200 <= status < 300:
+        look = f"look in Hightouch's debugger for an identify event with messageId {message_id}."
+        by_region = source.endpoint == f"https://{source.region}.hightouch-events.com"
         return Verdict(
             "ok",
             f"{answer}: the event was taken",
             "Hightouch answers 200 in a wrong region, too, so this cannot tell whether "
-            f'"{source.region}" is the region of your workspace: look in Hightouch\'s debugger for '
-            f"an identify event with messageId {message_id}.",
+            f'"{source.region}" is the region of your workspace: {look}'
+            if by_region
+            else f"This cannot tell what became of it behind the configured endpoint: {look}",
         )
     if 300 <= status < 400:
         where = urlsplit(response.headers.get("Location", "")).netloc or "elsewhere"

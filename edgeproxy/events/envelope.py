@@ -230,8 +230,9 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 def _value(text: str, at: int) -> tuple[object, int]:
     try:
         value: tuple[object, int] = _scan(text, at)
-    except ValueError as error:
-        raise InvalidJSONError(f"not JSON near character {at}: {error}") from None
+    except json.JSONDecodeError as error:
+        what = error.msg[:1].lower() + error.msg[1:].removesuffix(" at")
+        raise InvalidJSONError(f"{what} at character {error.pos}") from None
     except RecursionError:
         raise _too_deep() from None
     return value

@@ -22,7 +22,7 @@ from edgeproxy.mapping.writing import put
 __all__ = ["FIELDS", "AnyObject", "Checker", "Types", "strict"]
 
 #: What the field table is called where a rule is named.
-FIELDS = "fields.csv"
+FIELDS = "Hightouch's field table"
 
 Types = Literal["coerce", "forward", "quarantine"]
 
@@ -75,8 +75,10 @@ class _Wrong(msgspec.Struct, frozen=True):
 
     def refusal(self) -> Refusal:
         if self.is_time:
+            article = "an" if self.found[0] in "AIO" else "a"
             return Refusal(
-                "bad_timestamp", f"`{self.key}` is not an RFC 3339 time but a {self.found}"
+                "bad_timestamp",
+                f"`{self.key}` is not an RFC 3339 time but {article} {self.found}",
             )
         return Refusal("bad_type", f"`{self.key}` must be {self.wanted} and is {self.found}")
 

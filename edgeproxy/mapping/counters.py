@@ -34,7 +34,7 @@ class Note(Struct, frozen=True):
     did: str
     """`moved`, `copied`, `set`, `default`, `computed`, `coerced`, `uncoercible`, `left out`, …"""
     rule: str = ""
-    """The table and key of the settings, or `fields.csv`."""
+    """The table and key of the settings, or what the field table is called."""
     input: str = ""
     detail: str = ""
 

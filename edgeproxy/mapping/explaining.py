@@ -47,7 +47,7 @@ class Supplied(Struct, frozen=True):
     did: str
     """`as it came`, `forwarded`, `added`, `moved`, `computed`, `coerced`, …"""
     rule: str = ""
-    """The table and key of the settings, or `fields.csv`; empty for what nothing names."""
+    """The table and key of the settings, or FIELDS; empty for what nothing names."""
     input: str = ""
     detail: str = ""
 

@@ -138,7 +138,8 @@ def _members(body: bytes, max_size: int, open_member: Callable[[], object]) -> b
             raise _TooLargeError
         made.append(part)
         if not decoder.eof:  # type: ignore[attr-defined]
-            raise _BrokenError("it ends too early")
+            first = len(made) == 1
+            raise _BrokenError("it ends too early" if first else "what follows its end is no part")
         body = decoder.unused_data  # type: ignore[attr-defined]
     return b"".join(made)
 

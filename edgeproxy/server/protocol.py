@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeGuard
 
 from aiohttp import HttpVersion11, hdrs, web
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
@@ -194,7 +195,12 @@ class _Connection(RequestHandler):
             self.log_exception("Error handling request", exc_info=exc)
             response = answers.failed()
         else:
-            response = answers.error(status, "bad_request", "this is not an HTTP request")
+            what = (
+                f"a line of the request's head is longer than {_MAX_HEAD_LINE} bytes"
+                if isinstance(exc, LineTooLong)
+                else "this is not an HTTP request"
+            )
+            response = answers.error(status, "bad_request", what)
         response.force_close()
         return response
 

@@ -219,3 +219,11 @@ except MemoryError:
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
     )
     assert done.stdout == "MemoryError\n", done.stderr
+
+
+@pytest.mark.parametrize("rest", [b"\0", b"x", gzip.compress(b"more")[:-1]])
+def test_what_follows_the_end_is_not_called_an_end_too_early(rest):
+    with pytest.raises(RefusedError, match="what follows its end is no part"):
+        decompress(gzip.compress(b"{}") + rest, "gzip", 1000)
+    with pytest.raises(RefusedError, match="it ends too early"):
+        decompress(gzip.compress(b"{}")[:-1], "gzip", 1000)

@@ -14,9 +14,11 @@ from click.testing import CliRunner, Result
 from edgeproxy.admin.app import AdminApp
 from edgeproxy.admin.live import LiveFeed
 from edgeproxy.cli import main
+from edgeproxy.cli.admin import AdminClient
 from edgeproxy.cli.status import screen
 from edgeproxy.config import Admin
 from edgeproxy.metrics import Metrics
+from edgeproxy.sandbox import Sandbox
 from tests.e2e.processes import free_ports
 
 TOKEN = "a-long-enough-token"
@@ -254,3 +256,11 @@ def test_a_word_that_no_event_has_is_not_waited_for(option: str, word: str, know
     result = CliRunner().invoke(main, ["tail", option, word])
     assert result.exit_code == 2
     assert known in result.output
+
+
+async def test_a_refusal_of_another_server_ends_with_one_full_stop():
+    async with Sandbox("key").serve() as url:
+        client = AdminClient(Admin(port=int(url.rpartition(":")[2])), "config.toml")
+        with pytest.raises(click.ClickException) as raised:
+            await asyncio.to_thread(client.get, "/nothing")
+    assert raised.value.message.endswith("refused: There is nothing at this path.")

@@ -203,3 +203,16 @@ def test_a_single_event_with_something_broken_is_left_to_its_verdict():
 def test_a_single_event_that_is_no_json_is_refused(body):
     with pytest.raises(InvalidJSONError):
         open_single(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"a":}', "expecting value at character 5"),
+        (b'{"a":"', "unterminated string starting at character 5"),
+    ],
+)
+def test_what_is_no_json_is_told_with_its_place_once(body, words):
+    with pytest.raises(InvalidJSONError) as caught:
+        open_single(body)
+    assert str(caught.value) == words

@@ -175,6 +175,7 @@ def test_an_epoch_or_a_time_without_a_zone_becomes_rfc_3339(key: str, given: str
     assert refusal is not None
     assert refusal.code == "bad_timestamp"
     assert key in refusal.message
+    assert refusal.message.endswith((" a String", " a Number", " an Integer"))
 
 
 @pytest.mark.parametrize("key", TIMES)

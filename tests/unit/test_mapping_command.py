@@ -90,8 +90,8 @@ def test_an_explanation_names_rule_input_coercion_and_size(config: Path):
     assert 'named by [mapping.event."Order Completed"]' in text
     for line in (
         'properties.total moved from properties.sum [[mapping.global] "properties.total"]',
-        "userId coerced [fields.csv · from Integer to String]",
-        "messageId as it came [fields.csv]",
+        "userId coerced [Hightouch's field table · from Integer to String]",
+        "messageId as it came [Hightouch's field table]",
         'properties.phone left out [[mapping.global] "properties.phone" · it is not a phone number',
         "the event passed [[[filters]] noise]",
     ):

@@ -13,13 +13,16 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
 from aiohttp import web
 
 from edgeproxy.cli.probe import Result, probe_all
-from edgeproxy.config import Settings, load
+from edgeproxy.cli.verdicts import answered
+from edgeproxy.config import Settings, Source, load
 from edgeproxy.sandbox import Sandbox
 
 KEY = "the-write-key"
@@ -77,12 +80,25 @@ async def test_a_probe_is_one_identify_event_that_arrives():
         result = await only(settings_for(url))
     assert result.ok
     assert result.status == 200
-    assert "wrong region" in result.remedy
+    assert "region" not in result.remedy  # the address was named
+    assert str(result.message_id) in result.remedy
     (arrival,) = sandbox.events
     assert arrival.blocked is None
     event = json.loads(arrival.event)
     assert event["type"] == "identify"
     assert event["messageId"] == result.message_id
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "warns"),
+    [("https://eu-west-1.hightouch-events.com", True), ("https://edge.example.com", False)],
+)
+def test_the_region_is_in_question_only_where_it_made_the_address(endpoint: str, warns: bool):
+    source = Source("web", (KEY,), KEY, "eu-west-1", endpoint)
+    verdict = answered(source, cast("Any", SimpleNamespace(status=200)), "m1")
+    assert verdict.code == "ok"
+    assert ("wrong region" in verdict.remedy) is warns
+    assert "messageId m1" in verdict.remedy
 
 
 async def test_a_probe_is_sent_as_batches_are():

@@ -367,3 +367,13 @@ async def test_a_mistake_of_ours_after_the_commit_ends_neither_it_nor_the_proces
     monkeypatch.undo()
     assert await post() == 200
     assert len(proxy.events()) == 3
+
+
+async def test_a_head_that_is_too_large_is_not_called_something_else(proxy):
+    answer = await proxy.raw(
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 20_000 + b"\r\n\r\n"
+    )
+    assert (answer.status, answer.code) == (400, "bad_request")
+    assert answer.json()["message"] == "a line of the request's head is longer than 16384 bytes"
+    answer = await proxy.raw(b"nonsense\r\n\r\n")
+    assert answer.json()["message"] == "this is not an HTTP request"
