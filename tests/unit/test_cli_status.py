@@ -262,5 +262,5 @@ async def test_a_refusal_of_another_server_ends_with_one_full_stop():
     async with Sandbox("key").serve() as url:
         client = AdminClient(Admin(port=int(url.rpartition(":")[2])), "config.toml")
         with pytest.raises(click.ClickException) as raised:
-            await asyncio.to_thread(client.get, "/nothing")
+            await asyncio.to_thread(client.post, "/nothing")
     assert raised.value.message.endswith("refused: There is nothing at this path.")

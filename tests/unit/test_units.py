@@ -5,11 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-UNITS = Path(__file__).parents[2] / "systemd"
+PROJECT = Path(__file__).parents[2]
+UNITS = PROJECT / "systemd"
 EXECUTABLE = "/opt/edgeproxy/bin/edgeproxy"
 NAMES = ["edgeproxy.service", "edgeproxy@1.service"]
 
@@ -69,3 +71,33 @@ def test_the_two_services_differ_in_the_instance_alone():
         return [line for line in text.splitlines() if line and not line.startswith("#")]
 
     assert essence("edgeproxy.service") == essence("edgeproxy@.service")
+
+
+def shipped() -> dict[str, str]:
+    """What the wheel puts under share/, by what it is here."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    found = project["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize("name", [*NAMES, "edgeproxy.socket"])
+def test_the_documentation_that_a_unit_names_is_shipped(name: str):
+    text = (UNITS / name.replace("@1", "@")).read_text()
+    (named,) = re.findall(r"^Documentation=file:/opt/edgeproxy/(\S+)$", text, re.MULTILINE)
+    assert named in shipped().values()
+
+
+def test_every_page_of_the_documentation_is_shipped_where_its_links_lead():
+    pages = {f"docs/{page.name}" for page in (PROJECT / "docs").glob("*.md")}
+    assert pages <= shipped().keys()
+    for name, place in shipped().items():
+        assert place == f"share/edgeproxy/{name}"  # laid out as here: the same links hold
+
+
+@pytest.mark.parametrize("page", ["install.md", "configuration.md"])
+def test_whoever_installs_finds_all_that_is_linked(page: str):
+    for link in re.findall(r"\]\(([^)#]+)", (PROJECT / "docs" / page).read_text()):
+        if "://" not in link:
+            target = (PROJECT / "docs" / link).resolve().relative_to(PROJECT)
+            assert str(target) in shipped(), link
