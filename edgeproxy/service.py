@@ -31,6 +31,7 @@ from edgeproxy.server.app import ClientApp
 from edgeproxy.server.intake import Intake
 from edgeproxy.server.protocol import ProxyServer
 from edgeproxy.server.script import ScriptService
+from edgeproxy.telling import state_line, tell_systemd
 
 __all__ = ["Service", "run"]
 
@@ -118,6 +119,10 @@ class Service:
     def not_ready(self) -> str | None:
         """Why events cannot be accepted now; None while they can."""
         return "stopping" if self.is_stopping else self.buffer.full_reason()
+
+    def state_line(self) -> str:
+        """The proxy in one line."""
+        return state_line(self.not_ready(), self.buffer.stats().events, self.flusher.status())
 
     def rules(self) -> tuple[Mapper, Validation]:
         """What dead letters are judged by when they are submitted again."""
@@ -266,7 +271,8 @@ async def run(settings: Settings, read_settings: Callable[[], Settings]) -> None
         async with start(settings, read_settings) as (service, stop_accepting):
             service.notifier = notifier
             reloads = group.create_task(_reload_on_hangup(hangup, service), name="reloads")
-            notifier.ready()
+            told = service.state_line()
+            notifier.ready(told)
             _log.info(
                 "serving",
                 clients=service.client_addresses,
@@ -276,8 +282,12 @@ async def run(settings: Settings, read_settings: Callable[[], Settings]) -> None
                 sources=[source.name for source in settings.sources],
             )
             group.create_task(_look_for_stranded(settings), name="stranded")
+            telling = group.create_task(
+                tell_systemd(notifier, service.state_line, told=told), name="telling"
+            )
             await stop.wait()
-            notifier.stopping()
+            telling.cancel()
+            notifier.stopping("sending what is left")
             _log.info("stopping")
             await stop_accepting()
             reloads.cancel()

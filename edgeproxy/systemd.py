@@ -39,6 +39,11 @@ class Notifier:
         """The notifier for this process's NOTIFY_SOCKET."""
         return cls(environ.get("NOTIFY_SOCKET", ""))
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether systemd listens."""
+        return self._socket is not None
+
     def send(self, *lines: str) -> bool:
         """Send `KEY=value` lines as one message; whether systemd took it."""
         if self._socket is None:

@@ -75,10 +75,10 @@ def heard(notify: socket.socket) -> list[str]:
 
 def test_systemd_hears_of_readiness_and_of_the_end(notify: socket.socket, start: Start):
     process = start()
-    assert "READY=1" in heard(notify)
+    assert heard(notify) == ["READY=1", "STATUS=accepting events; all delivered"]
     lines = stop(process)
     assert process.returncode == 0
-    assert "STOPPING=1" in heard(notify)
+    assert heard(notify) == ["STOPPING=1", "STATUS=sending what is left"]
     assert lines[0]["event"] == "serving"
     assert lines[-1]["event"] == "stopped"
 
