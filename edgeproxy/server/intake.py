@@ -210,7 +210,12 @@ class Intake:
         metrics = self._metrics
         if found.sealed:
             metrics.accepted(source, len(found.sealed))
-            off = [s.skew for s in found.sealed if s.skew and not -_SKEW <= s.skew <= _SKEW]
+            # Without a `sentAt` only a clock that is ahead shows: by a time that is still to come.
+            off = [
+                -s.age if s.skew is None else s.skew
+                for s in found.sealed
+                if (s.age < -_SKEW if s.skew is None else not -_SKEW <= s.skew <= _SKEW)
+            ]
             if off:
                 metrics.skewed(source, len(off), max(off, key=abs) / 1000)
         if found.duplicates:

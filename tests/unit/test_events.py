@@ -475,3 +475,19 @@ def test_the_user_is_the_anonymous_id_else_the_user_id():
     both = user_of(Lens(anonymousId="a", userId="u"))
     assert both == user_of(Lens(anonymousId="a", userId="v")) == user_of(Lens(anonymousId="a"))
     assert user_of(Lens(anonymousId="", userId="u")) == user_of(Lens(userId="u")) != both
+
+
+@pytest.mark.parametrize(
+    ("event", "around", "ahead"),
+    [
+        ({"timestamp": "2026-11-24T15:36:34.379Z"}, {}, 86_400),
+        ({"timestamp": "2026-11-23T15:39:34.379Z"}, {}, None),  # three minutes
+        ({"timestamp": "2026-11-22T15:36:34.379Z"}, {}, None),  # old, which is no wrong clock
+        ({"timestamp": "2026-11-24T15:36:34.379Z"}, {"sentAt": "2026-11-24T15:36:34.379Z"}, 86_400),
+        ({"timestamp": "2026-11-24T15:36:34.379Z"}, {"sentAt": "2026-11-23T15:36:34.379Z"}, None),
+    ],
+)
+async def test_a_clock_that_is_ahead_shows_without_a_sent_at_too(proxy, event, around, ahead):
+    await proxy.event(track(**event), **around)
+    skews = proxy.metrics.clock_skews()
+    assert skews == ({} if ahead is None else {"site": pytest.approx(ahead)})
