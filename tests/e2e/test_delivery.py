@@ -80,6 +80,29 @@ async def test_one_lane_is_dead_while_another_flows(tmp_path):
             await proxy.close()
 
 
+async def test_an_endpoint_with_a_path_gets_the_batches_below_it(tmp_path):
+    paths: list[str] = []
+
+    async def note(request):
+        paths.append(request.path)
+        return web.json_response({"success": True})
+
+    app = web.Application()
+    app.router.add_post("/{path:.*}", note)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    proxy = Proxy(tmp_path, f"http://127.0.0.1:{runner.addresses[0][1]}/edge/")
+    await proxy.start()
+    try:
+        assert await proxy.send(event(1)) == 200
+        await until(lambda: bool(paths), "a batch")
+        assert paths == ["/edge/v1/batch"]
+    finally:
+        await proxy.close()
+        await runner.cleanup()
+
+
 async def test_retry_after_is_honoured(tmp_path):
     sandbox = Sandbox(HIGHTOUCH_KEY)
     async with sandbox.serve() as url:
