@@ -144,8 +144,8 @@ class ClientApp:
         is called with the whole answer once it is due.
         """
         started = time.perf_counter()
-        headers, body = asked.headers, asked.body
-        found = route(asked.path)
+        headers, body = asked.head.headers, asked.body
+        found = route(asked.head.path)
         if found is None or (found.type is None and found.kind != "batch"):
             return False
         origin = headers.get(hdrs.ORIGIN)
@@ -179,7 +179,7 @@ class ClientApp:
     ) -> bytes:
         if isinstance(outcome, BufferFaultError):
             refused = self._full(outcome)
-            return answers.as_bytes(self._refuse(refused, asked.headers, asked.peer))
+            return answers.as_bytes(self._refuse(refused, asked.head.headers, asked.peer))
         if not outcome.rejected and origin is None:
             return answers.success_bytes()
         response = _told(outcome, found)
