@@ -78,10 +78,16 @@ class Upstream:
         for task in self._tasks:
             task.cancel()
 
-    async def listen(self) -> None:
-        """Begin, or begin again on the same port."""
+    async def listen(self, sock: socket.socket | None = None) -> None:
+        """Begin, or begin again on the same port; or on a socket that was made elsewhere."""
+        where = self.address if sock is None else (None, None)
         self._server = await asyncio.start_server(
-            self._connection, *self.address, limit=2**20, backlog=256, reuse_address=True
+            self._connection,
+            *where,
+            sock=sock,
+            limit=2**20,
+            backlog=256,
+            reuse_address=sock is None,
         )
         self.address = self._server.sockets[0].getsockname()[:2]
 
