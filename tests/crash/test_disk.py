@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.crash.harness.machine import injecting, needs_strace
 from tests.crash.harness.oracle import Rules
 from tests.crash.harness.senders import Patience
 from tests.crash.harness.upstream import FINE, Plan
@@ -20,7 +20,6 @@ _DOWN = Plan(status=503, body=b"")
 _UNSURE = Rules(duplicates="crash", refused_stay_out=False)
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 
 
 @pytest.fixture
@@ -137,7 +136,7 @@ def _fill(filler: Path) -> None:
     ],
 )
 async def test_a_disk_that_fails_now_and_then_loses_nothing(world: World, calls: str, when: str):
-    world.proxy.prefix = _injecting(calls, "EIO", when)
+    world.proxy.prefix = injecting(calls, "EIO", when)
     world.upstream.choose = lambda _: world.rng.choice([FINE, FINE, _DOWN])
     await world.proxy.start()
     world.load(4, patience=Patience(pause=0.02))
@@ -155,13 +154,6 @@ async def test_a_disk_that_fails_now_and_then_loses_nothing(world: World, calls:
     world.proxy.prefix = ()
     await world.proxy.start()
     await world.settle(_UNSURE)
-
-
-def _injecting(calls: str, error: str, when: str) -> tuple[str, ...]:
-    return (
-        *("strace", "-D", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null"),
-        *("-e", f"trace={calls}", "-e", f"inject={calls}:error={error}:when={when}"),
-    )
 
 
 async def _damaged(world: World, damage: str) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-__all__ = ["NotPermittedError", "unavailable"]
+__all__ = ["NotPermittedError", "injecting", "needs_strace", "unavailable"]
+
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 
 _ADMINISTER_NETWORKS, _ADMINISTER = 12, 21  # CAP_NET_ADMIN, CAP_SYS_ADMIN (capabilities(7))
 
@@ -28,3 +31,11 @@ def _is_real_root() -> bool:
     status = Path("/proc/self/status").read_text().splitlines()
     granted = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
     return bool(granted >> _ADMINISTER & 1 and granted >> _ADMINISTER_NETWORKS & 1)
+
+
+def injecting(calls: str, error: str, when: str) -> tuple[str, ...]:
+    """A command that runs the command and lets its system calls fail (strace(1), "Tampering")."""
+    return (
+        *("strace", "-D", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null"),
+        *("-e", f"trace={calls}", "-e", f"inject={calls}:error={error}:when={when}"),
+    )
