@@ -12,7 +12,15 @@ from edgeproxy.buffer.base import BufferClosedError, BufferFaultError, Claimed
 from edgeproxy.buffer.commit import Committer
 from edgeproxy.buffer.ledger import Ledger
 from edgeproxy.buffer.names import read_names
-from edgeproxy.buffer.salvage import Chunk, lane_names, read_chunks, store
+from edgeproxy.buffer.salvage import (
+    Chunk,
+    forget_settled,
+    lane_names,
+    note_settled,
+    read_chunks,
+    settled,
+    store,
+)
 
 __all__ = ["Restoring"]
 
@@ -47,6 +55,7 @@ class Restoring:
         if not aside.not_salvaged(self._folder):
             return
         self.is_holding = True
+        self._settled |= settled(self._committer.connection)  # before a restart
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="salvage")
         else:
@@ -59,7 +68,9 @@ class Restoring:
     def settling(self, events: Sequence[Claimed]) -> None:
         """Events that were claimed before are settled in the transaction that is open."""
         if self.is_holding or self._task is not None:
-            self._settled.update([event.id for event in events])
+            ids = [event.id for event in events]
+            self._settled.update(ids)
+            note_settled(self._committer.connection, ids)
 
     def not_settled(self, events: Sequence[Claimed]) -> None:
         """That transaction failed."""
@@ -80,9 +91,12 @@ class Restoring:
                 break
         self._task = None
         self._settled.clear()
+        self._committer.submit(lambda: forget_settled(self._committer.connection))
         self._go_on()
 
     def _go_on(self) -> None:
+        for lane in self._ledger().lanes.values():
+            lane.order.forget()  # what came back may lie before what was read meanwhile
         self.is_holding = False
         self._done()
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import apsw
 import structlog
 from msgspec import Struct, field
 
@@ -18,7 +19,15 @@ from edgeproxy.buffer.ledger import Ledger
 from edgeproxy.buffer.pages import Pages, Row
 from edgeproxy.buffer.rows import LANE_SHIFT, checksum
 
-__all__ = ["Chunk", "lane_names", "read_chunks", "store"]
+__all__ = [
+    "Chunk",
+    "forget_settled",
+    "lane_names",
+    "note_settled",
+    "read_chunks",
+    "settled",
+    "store",
+]
 
 _log = structlog.get_logger("edgeproxy.buffer")
 
@@ -91,6 +100,24 @@ def store(
             ]
         )
     return inserted, letters
+
+
+def note_settled(connection: apsw.Connection, ids: Iterable[int]) -> None:
+    """Note, with what else the open transaction changes, that events must not come back."""
+    connection.execute("create table if not exists settled (id integer primary key)")
+    connection.executemany("insert or ignore into settled values (?)", [(id_,) for id_ in ids])
+
+
+def settled(connection: apsw.Connection) -> set[int]:
+    """What was noted and not forgotten since."""
+    if not connection.table_exists(None, "settled"):
+        return set()
+    return {cast("int", id_) for (id_,) in connection.execute("select id from settled")}
+
+
+def forget_settled(connection: apsw.Connection) -> None:
+    """Nothing can come back any more."""
+    connection.execute("drop table if exists settled")
 
 
 def _restore(ledger: Ledger, number: int, names: dict[int, str]) -> str:

@@ -1,15 +1,17 @@
 """Damaged files: set aside, replaced at once, salvaged beside; nothing sound is lost."""
 
 import asyncio
+import itertools
 import random
 import shutil
 
 import pytest
 
-from edgeproxy.buffer import aside
-from edgeproxy.buffer.base import BufferFaultError
+from edgeproxy.buffer import aside, salvage
+from edgeproxy.buffer.base import BufferFaultError, BufferFullError
 from edgeproxy.buffer.database import DATABASE, PAGE
 from edgeproxy.buffer.deadletters import DeadLetterFilter, iterate
+from edgeproxy.buffer.restoring import Restoring
 from edgeproxy.buffer.sqlite import SqliteBuffer
 from tests.buffers import event, letter, numbers
 
@@ -147,6 +149,64 @@ async def test_a_salvage_that_is_interrupted_goes_on_after_the_next_start(folder
     await buffer.close()
     assert found == list(range(300))
     assert codes == ["too_old"]
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """A salvage in small pieces; before the third of them the disk is full for a moment."""
+    monkeypatch.setattr(salvage, "_CHUNK_ROWS", 50)
+    store = Restoring._store
+    pieces = itertools.count(1)
+
+    async def sometimes(self, chunk, names):
+        if next(pieces) == 3:
+            raise BufferFullError("disk full")
+        return await store(self, chunk, names)
+
+    monkeypatch.setattr(Restoring, "_store", sometimes)
+
+
+async def some(buffer):
+    """Acknowledge what can be claimed now."""
+    found = []
+    while taken := buffer.claim("shop", 50, ALL):
+        found += numbers(taken)
+        await settled(buffer, taken)
+    return found
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - tells nobody
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.usefixtures("interrupted")
+async def test_what_comes_back_behind_later_events_is_given_without_a_restart(folder):
+    flip(folder / DATABASE, 5)
+    buffer = await opened(folder)
+    await buffer.append("shop", 1, [event(99, 1000)])
+    await until(lambda: not buffer._restoring.is_holding)
+    found = await some(buffer)  # some of the old ones, and the new one
+    assert found[-1] == 1000
+    await until(lambda: buffer._restoring._task is None)
+    rest, _ = await everything(buffer)
+    await buffer.close()
+    assert sorted(found + rest) == [*range(300), 1000]
+
+
+@pytest.mark.usefixtures("interrupted")
+async def test_what_was_delivered_during_an_interrupted_salvage_does_not_come_back(folder):
+    flip(folder / DATABASE, 5)
+    buffer = await opened(folder)
+    await until(lambda: not buffer._restoring.is_holding)
+    found = await some(buffer)
+    await buffer.close()
+    assert 0 < len(found) < 300
+    buffer = await opened(folder)
+    rest, _ = await everything(buffer)
+    await buffer.close()
+    assert sorted(found + rest) == list(range(300))
 
 
 @pytest.mark.parametrize("seed", range(12))
