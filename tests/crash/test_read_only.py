@@ -71,6 +71,7 @@ async def test_a_disk_that_turns_read_only_is_named_and_loses_nothing(world: Wor
     await world.settle(_UNSURE)
 
 
+@pytest.mark.torture
 @needs_strace
 async def test_a_disk_that_is_read_only_for_a_while_is_written_again_without_a_restart(
     world: World,

@@ -65,15 +65,23 @@ class Sender:
     async def run(self) -> None:
         try:
             while not self._stopping:
-                request = self._writer.request(self._patience.most)
-                for event in request.events:
-                    self._ledger.sent[event.ref] = event
-                await self._send(request)
+                await self._send(self._writer.request(self._patience.most))
                 await asyncio.sleep(self._rng.uniform(0, self._patience.pause))
         finally:
             self._drop()
 
+    async def send_batch(self, count: int) -> list[Sent]:
+        """Send one batch of so many events until it is answered; instead of `run`."""
+        request = self._writer.batch(count)
+        try:
+            await self._send(request)
+        finally:
+            self._drop()
+        return request.events
+
     async def _send(self, request: Request) -> None:
+        for event in request.events:
+            self._ledger.sent[event.ref] = event
         while True:
             got = await self._attempt(request)
             if got is not None and self._note(request.events, *got):
