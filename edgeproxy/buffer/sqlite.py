@@ -436,9 +436,12 @@ class SqliteBuffer:
         _log.error("events_damaged", lane=lane.name, events=len(events))
         now = time.time_ns() // 1_000_000
         letters = [self._reading.letter(lane.name, event, now) for event in events]
+        read_from = self._database
 
         def job() -> None:
             self._health.refuse_writes()
+            if self._database is not read_from:
+                return  # set aside meanwhile: its salvage meets them again
             self._ledger.purge(lane.name, events)
             self._ledger.insert_dead(letters)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.crash.harness.upstream import FINE, Plan
 from tests.crash.harness.world import World, open_world
 
 _DOWN = Plan(status=503, body=b"")
+_PAGE = 16_384  # bytes of a page of the database
 #: What the proxy could not sync may be on the disk all the same, and the client repeats it.
 _UNSURE = Rules(duplicates="crash", refused_stay_out=False)
 
@@ -231,3 +233,37 @@ async def test_damaged_at_many_places_it_starts_and_sends_nothing_that_is_wrong(
         async with open_world(f"damaged_at_many_places[{damage}]", seed + number, folder) as world:
             await _damaged(world, damage)
             await world.settle(Rules(duplicates="crash", lost=len(world.ledger.sent)))
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("stops", [0, 3])
+async def test_damaged_while_it_runs_it_repeats_nothing_and_loses_what_lay_there(
+    tmp_path: Path, seed: int, stops: int
+):
+    for number in range(4):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        name = f"damaged_while_it_runs[{stops}]"
+        async with open_world(name, seed + number, folder) as world:
+            world.upstream.choose = lambda _: _DOWN
+            await world.proxy.start()
+            world.load(4, padding=4_000)
+            await world.pass_time(2.0)
+            held = len(world.ledger.sent)
+            _scribble(world.proxy.buffer / "events.sqlite", world.rng)
+            world.upstream.choose = lambda _, rng=world.rng: Plan(delay=rng.uniform(0, 0.1))
+            for _ in range(stops):  # within the salvage, if the machine wants it so
+                await world.pass_time(0.0, 0.8)
+                assert await world.proxy.stop() == 0
+                await world.proxy.start()
+            await world.settle(Rules(lost=held // 5))
+
+
+def _scribble(database: Path, rng: random.Random) -> None:
+    """Overwrite up to ten pages, in part or whole."""
+    pages = database.stat().st_size // _PAGE
+    with database.open("r+b") as file:
+        for _ in range(rng.choice([1, 3, 10])):
+            file.seek(rng.randrange(1, pages) * _PAGE)
+            file.write(rng.randbytes(rng.choice([100, _PAGE])))

@@ -290,6 +290,18 @@ async def test_rows_with_a_wrong_checksum_become_dead_letters_and_block_nobody(f
     await buffer.close()
 
 
+async def test_a_damaged_event_becomes_one_dead_letter_although_its_database_is_set_aside(folder):
+    buffer = await opened(folder)
+    buffer._database.writer.execute("update events set body = x'7b7d' where rowid % 100 = 3")
+    taken = buffer.claim("shop", 300, ALL)  # meets it, and will bury it
+    buffer._replace_soon("for a test")
+    await until(lambda: buffer._restoring.is_holding)
+    buffer.release("shop", taken)
+    _, codes = await everything(buffer)
+    await buffer.close()
+    assert codes.count("invalid_event") == 3
+
+
 async def test_a_lane_whose_name_is_damaged_keeps_its_events(folder):
     buffer = await opened(folder)
     await buffer.close()
