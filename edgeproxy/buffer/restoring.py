@@ -8,7 +8,12 @@ from pathlib import Path
 import structlog
 
 from edgeproxy.buffer import aside
-from edgeproxy.buffer.base import BufferClosedError, BufferFaultError, Claimed
+from edgeproxy.buffer.base import (
+    BufferClosedError,
+    BufferFaultError,
+    BufferWriteError,
+    Claimed,
+)
 from edgeproxy.buffer.commit import Committer
 from edgeproxy.buffer.ledger import Ledger
 from edgeproxy.buffer.names import read_names
@@ -38,12 +43,21 @@ class Restoring:
         ledger: Callable[[], Ledger],
         committer: Committer,
         done: Callable[[], None],
+        *,
+        refuse: Callable[[], None],
     ) -> None:
-        """Take what it works with; `done` is called when claims may begin."""
+        """Take what it works with.
+
+        Args:
+            done: called when claims may begin.
+            refuse: raises while no events may be stored: what is kept free on a full disk is for
+                removing what was delivered.
+        """
         self._folder = folder
         self._ledger = ledger
         self._committer = committer
         self._done = done
+        self._refuse = refuse
         self._task: asyncio.Task[None] | None = None
         self._again = False
         self._settled: set[int] = set()
@@ -108,8 +122,9 @@ class Restoring:
                 return
             except (BufferFaultError, OSError) as error:
                 _log.error("salvage_interrupted", file=path.name, reason=str(error))
-                # Delivering makes space; waiting for the old events would not.
-                self._go_on()
+                if not isinstance(error, BufferWriteError):  # while it fails nothing is settled
+                    # Delivering makes space; waiting for the old events would not.
+                    self._go_on()
                 await asyncio.sleep(_PAUSE)
             else:
                 return
@@ -139,6 +154,7 @@ class Restoring:
 
         def job() -> None:
             nonlocal added
+            self._refuse()
             now = time.time_ns() // 1_000_000
             added = store(self._ledger(), chunk, names, self._settled, now)
 

@@ -32,6 +32,9 @@ __all__ = [
 _log = structlog.get_logger("edgeproxy.buffer")
 
 _CHUNK_ROWS = 500
+#: Likewise: half of what is kept free on a full disk (`Reserve`) at least, so that what is stored in
+#: one transaction can be written back from the WAL there.
+_CHUNK_BYTES = 2**19
 _EVENT_COLUMNS = 7
 _LANE_COLUMNS = 5
 _LETTER_COLUMNS = 16
@@ -63,13 +66,14 @@ _MAX_LANE = 1 << 17
 def read_chunks(aside: Path) -> Iterator[Chunk]:
     """Everything that can be read, checked against its checksums, in constant memory. Blocks."""
     with Pages(aside) as pages:
-        chunk, rows = Chunk(), 0
+        chunk, rows, size = Chunk(), 0, 0
         for row in pages.rows():
             _sort(row, chunk)
             rows += 1
-            if rows == _CHUNK_ROWS:
+            size += sum(len(value) for value in row[1] if isinstance(value, bytes))
+            if rows == _CHUNK_ROWS or size >= _CHUNK_BYTES:
                 yield chunk
-                chunk, rows = Chunk(), 0
+                chunk, rows, size = Chunk(), 0, 0
         yield chunk
 
 

@@ -236,6 +236,32 @@ async def test_damaged_at_many_places_it_starts_and_sends_nothing_that_is_wrong(
 
 
 @pytest.mark.torture
+@pytest.mark.timeout(120)
+@needs_root
+async def test_damaged_on_a_disk_without_room_for_a_copy_it_sends_everything_once(
+    small_disk: Path, world: World
+):
+    database = small_disk / "events.sqlite"
+    world.upstream.choose = lambda _: _DOWN
+    await world.proxy.start()
+    world.load(4, padding=20_000)
+    await world.until(lambda: database.stat().st_size > 14 * 2**20, "a backlog of 14 MiB")
+    await world.stop_senders()
+    await world.proxy.stop()
+    _flip(database, 5)  # the database's header: all of it is set aside and salvaged
+    world.upstream.heal()
+    await world.proxy.start()
+    await world.pass_time(0.5, 3.0)
+    await world.proxy.stop()
+    await world.proxy.start()
+    await world.until(lambda: bool(world.proxy.logged("buffer_salvaged")), "the salvage")
+    assert world.proxy.logged("salvage_interrupted")
+    # What comes back late is sent late: delivering makes the room for it.
+    figures = await world.settle(Rules(order=False))
+    assert figures.accepted == figures.delivered
+
+
+@pytest.mark.torture
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("stops", [0, 3])
 async def test_damaged_while_it_runs_it_repeats_nothing_and_loses_what_lay_there(
