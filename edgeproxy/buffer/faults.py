@@ -6,7 +6,7 @@ import apsw
 
 from edgeproxy.buffer.base import BufferFaultError, BufferFullError, BufferWriteError
 
-__all__ = ["BufferDamagedError", "is_damage", "translate"]
+__all__ = ["DISK_FULL", "BufferDamagedError", "is_damage", "translate"]
 
 DISK_FULL = "disk full"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from tests.crash.harness.machine import injecting, needs_strace
 from tests.crash.harness.oracle import Rules
-from tests.crash.harness.senders import Patience
+from tests.crash.harness.senders import IMPATIENT, Patience
 from tests.crash.harness.upstream import FINE, Plan
 from tests.crash.harness.world import World, open_world
 
@@ -76,6 +77,28 @@ async def test_a_full_disk_refuses_and_recovers_by_itself(small_disk: Path, worl
         )
         world.upstream.choose = lambda _: _DOWN
     await world.settle()
+
+
+@pytest.mark.torture
+@needs_root
+@pytest.mark.parametrize("free", [4, 7, 8, 11])
+async def test_a_burst_on_a_disk_that_is_nearly_full_can_be_removed_once_it_is_delivered(
+    small_disk: Path, world: World, free: int
+):
+    world.upstream.choose = lambda _: _DOWN
+    await world.proxy.start()
+    disk = os.statvfs(small_disk)
+    with (small_disk / "filler").open("wb") as file:
+        file.write(bytes(disk.f_bavail * disk.f_frsize - free * 2**20))
+    # One transaction takes them all, in the WAL; from there they must go to the database.
+    bursts = [world.send_batch(60, padding=92_000, patience=IMPATIENT) for _ in range(3)]
+    await asyncio.gather(*bursts, world.send_batch(5))
+    await world.pass_time(1.5)
+    world.upstream.choose = lambda _: FINE
+    await world.empty()
+    await world.until_ready()
+    figures = await world.settle()
+    assert figures.delivered == figures.accepted >= 5
 
 
 @pytest.mark.torture

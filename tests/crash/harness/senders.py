@@ -11,7 +11,7 @@ from collections.abc import Callable
 from tests.crash.harness.ledger import Attempt, Ledger, Sent
 from tests.crash.harness.writing import Request, Writer
 
-__all__ = ["Answer", "Patience", "Sender", "answer", "exchange"]
+__all__ = ["IMPATIENT", "Answer", "Patience", "Sender", "answer", "exchange"]
 
 #: Status and body; None when no whole answer could be read.
 Answer = tuple[int, bytes]
@@ -38,6 +38,10 @@ class Patience:
         self.most = most  # events in a request
         self.latency = latency  # seconds from a connection to the first byte of its request
         self.tolerant = tolerant  # of 500, which is then repeated like no answer
+
+
+#: Sends each request once.
+IMPATIENT = Patience(repeats=False)
 
 
 class Sender:

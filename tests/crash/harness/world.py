@@ -85,9 +85,12 @@ class World:
             task = asyncio.create_task(sender.run())
             self._senders.append((sender, task))
 
-    async def send_batch(self, count: int, *, source: str = "web", users: int = 4) -> list[Sent]:
-        """Let one client send one batch of so many events."""
-        return await self._sender(source, users, 0, Patience()).send_batch(count)
+    async def send_batch(
+        self, count: int, *, users: int = 4, padding: int = 0, patience: Patience | None = None
+    ) -> list[Sent]:
+        """Let one client of the first source send one batch of so many events."""
+        sender = self._sender("web", users, padding, patience or Patience())
+        return await sender.send_batch(count)
 
     def _sender(self, source: str | None, users: int, padding: int, patience: Patience) -> Sender:
         number = next(self._numbers)
@@ -122,6 +125,14 @@ class World:
             if time.monotonic() > limit:
                 raise OracleError(f"{self._where()}: {name} is {lanes[name]}, not {state}")
             await asyncio.sleep(0.02)
+
+    async def until_ready(self) -> None:
+        """Wait until it can accept."""
+        limit = time.monotonic() + _SETTLE
+        while (await self.proxy.get("/readyz"))[0] != 200:
+            if time.monotonic() > limit:
+                raise OracleError(f"{self._where()}: it does not recover: {self.proxy.tail()}")
+            await asyncio.sleep(0.05)
 
     async def stop_senders(self, *, patience: float = 15.0) -> None:
         """Let each finish the request it is at; those that still repeat then are cut off."""
