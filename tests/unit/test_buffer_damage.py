@@ -11,6 +11,7 @@ from edgeproxy.buffer import aside, salvage
 from edgeproxy.buffer.base import BufferFaultError, BufferFullError
 from edgeproxy.buffer.database import DATABASE, PAGE
 from edgeproxy.buffer.deadletters import DeadLetterFilter, iterate
+from edgeproxy.buffer.repairing import repair
 from edgeproxy.buffer.restoring import Restoring
 from edgeproxy.buffer.sqlite import SqliteBuffer
 from tests.buffers import event, letter, numbers
@@ -196,13 +197,16 @@ async def test_what_comes_back_behind_later_events_is_given_without_a_restart(fo
 
 
 @pytest.mark.usefixtures("interrupted")
-async def test_what_was_delivered_during_an_interrupted_salvage_does_not_come_back(folder):
+@pytest.mark.parametrize("by", ["a start", "a repair"])
+async def test_what_was_delivered_during_an_interrupted_salvage_does_not_come_back(folder, by):
     flip(folder / DATABASE, 5)
     buffer = await opened(folder)
     await until(lambda: not buffer._restoring.is_holding)
     found = await some(buffer)
     await buffer.close()
     assert 0 < len(found) < 300
+    if by == "a repair":
+        repair(folder, lambda _: None)
     buffer = await opened(folder)
     rest, _ = await everything(buffer)
     await buffer.close()
