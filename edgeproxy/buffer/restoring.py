@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import apsw
 import structlog
 
 from edgeproxy.buffer import aside
@@ -69,7 +70,7 @@ class Restoring:
         if not aside.not_salvaged(self._folder):
             return
         self.is_holding = True
-        self._settled |= settled(self._committer.connection)  # before a restart
+        self._know_settled(self._committer.connection)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="salvage")
         else:
@@ -85,6 +86,14 @@ class Restoring:
             ids = [event.id for event in events]
             self._settled.update(ids)
             note_settled(self._committer.connection, ids)
+
+    def _know_settled(self, connection: apsw.Connection) -> None:
+        """Take over what was settled before a restart, and before this database replaced another."""
+        noted = settled(connection)
+        if self._settled - noted:
+            with connection:  # between transactions: one of its own
+                note_settled(connection, self._settled)
+        self._settled |= noted
 
     def not_settled(self, events: Sequence[Claimed]) -> None:
         """That transaction failed."""

@@ -213,6 +213,25 @@ async def test_what_was_delivered_during_an_interrupted_salvage_does_not_come_ba
     assert sorted(found + rest) == list(range(300))
 
 
+async def test_what_was_delivered_before_a_second_replacement_does_not_come_back(
+    folder, monkeypatch
+):
+    buffer = await opened(folder)
+    taken = buffer.claim("shop", 50, ALL)
+    with monkeypatch.context() as patched:
+        patched.setattr(Restoring, "_salvage", lambda _self, _path: asyncio.sleep(3600))
+        for _ in range(2):
+            before = buffer._database
+            buffer._replace_soon("for a test")
+            await until(lambda before=before: buffer._database is not before)
+            await settled(buffer, taken)  # the second time it is gone
+        await buffer.close()
+    buffer = await opened(folder)
+    rest, _ = await everything(buffer)
+    await buffer.close()
+    assert rest == list(range(50, 300))
+
+
 @pytest.mark.parametrize("seed", range(12))
 async def test_a_flipped_byte_anywhere_costs_at_most_what_lies_there(folder, seed):
     chance = random.Random(seed)
