@@ -232,6 +232,24 @@ async def test_what_was_delivered_before_a_second_replacement_does_not_come_back
     assert rest == list(range(50, 300))
 
 
+async def test_dead_letters_of_databases_that_were_replaced_in_one_second_are_all_kept(
+    tmp_path, monkeypatch
+):
+    buffer = await opened(tmp_path / "b")
+    with monkeypatch.context() as patched:
+        patched.setattr(Restoring, "_salvage", lambda _self, _path: asyncio.sleep(3600))
+        for number in range(5):
+            await buffer.append("shop", 1, [], [letter(body=b'{"n":%d}' % number)])
+            before = buffer._database
+            buffer._replace_soon("for a test")
+            await until(lambda before=before: buffer._database is not before)
+        await buffer.close()
+    buffer = await opened(tmp_path / "b")
+    _, codes = await everything(buffer)
+    await buffer.close()
+    assert len(codes) == 5
+
+
 @pytest.mark.parametrize("seed", range(12))
 async def test_a_flipped_byte_anywhere_costs_at_most_what_lies_there(folder, seed):
     chance = random.Random(seed)
