@@ -87,6 +87,11 @@ class Restoring:
             self._settled.update(ids)
             note_settled(self._committer.connection, ids)
 
+    def letters_leaving(self, ids: Sequence[int]) -> None:
+        """Dead letters are removed or replayed in the transaction that is open."""
+        if self.is_holding or self._task is not None:
+            note_settled(self._committer.connection, [-id_ for id_ in ids])
+
     def _know_settled(self, connection: apsw.Connection) -> None:
         """Take over what was settled before a restart, and before this database replaced another."""
         noted = settled(connection)
@@ -165,7 +170,8 @@ class Restoring:
             nonlocal added
             self._refuse()
             now = time.time_ns() // 1_000_000
-            added = store(self._ledger(), chunk, names, self._settled, now)
+            gone = self._settled | settled(self._committer.connection)
+            added = store(self._ledger(), chunk, names, gone, now)
 
         await asyncio.shield(self._committer.submit(job))
         return added

@@ -84,7 +84,8 @@ def store(
 
     Args:
         names: of lanes by number; events of others come back in a lane named for the number.
-        settled: ids of events that were settled since the database was set aside.
+        settled: ids of events that were settled since the database was set aside, and of dead
+            letters that were removed or replayed (less than 0).
         now: ms since 1970.
     """
     by_lane: dict[int, list[Claimed]] = {}
@@ -95,19 +96,22 @@ def store(
     for number, events in by_lane.items():
         name = _restore(ledger, number, names)
         inserted += ledger.insert_again(name, sorted(events, key=lambda event: event.id))
-    letters = ledger.insert_dead_again(chunk.letters)
+    letters = ledger.insert_dead_again(
+        [(id_, letter) for id_, letter in chunk.letters if -id_ not in settled]
+    )
     if chunk.damaged:
         letters += ledger.insert_dead_again(
             [
                 (event.id, _damaged(event, _restore(ledger, event.id >> LANE_SHIFT, names), now))
                 for event in chunk.damaged
+                if -event.id not in settled
             ]
         )
     return inserted, letters
 
 
 def note_settled(connection: apsw.Connection, ids: Iterable[int]) -> None:
-    """Note, with what else the open transaction changes, that events must not come back."""
+    """Note, with what else the open transaction changes, what must not come back (see `store`)."""
     connection.execute("create table if not exists settled (id integer primary key)")
     connection.executemany("insert or ignore into settled values (?)", [(id_,) for id_ in ids])
 

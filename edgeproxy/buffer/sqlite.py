@@ -91,13 +91,19 @@ class SqliteBuffer:
         )
         self._reading = Reading(self._bury_damaged)
         self._expiry = Expiry(lambda: self._ledger, self._committer, on_expired)
-        self._erasing = Erasing(lambda: self._ledger, self._committer, self._health, self.reading)
         self._restoring = Restoring(
             path,
             lambda: self._ledger,
             self._committer,
             self._notify_all,
             refuse=self._health.refuse_events,
+        )
+        self._erasing = Erasing(
+            lambda: self._ledger,
+            self._committer,
+            self._health,
+            self.reading,
+            self._restoring.letters_leaving,
         )
         self._used = self._measure()
         loop = asyncio.get_running_loop()

@@ -10,7 +10,7 @@ import pytest
 from edgeproxy.buffer import aside, salvage
 from edgeproxy.buffer.base import BufferFaultError, BufferFullError
 from edgeproxy.buffer.database import DATABASE, PAGE
-from edgeproxy.buffer.deadletters import DeadLetterFilter, iterate
+from edgeproxy.buffer.deadletters import DeadLetterFilter, Replayed, iterate
 from edgeproxy.buffer.repairing import repair
 from edgeproxy.buffer.restoring import Restoring
 from edgeproxy.buffer.sqlite import SqliteBuffer
@@ -211,6 +211,31 @@ async def test_what_was_delivered_during_an_interrupted_salvage_does_not_come_ba
     rest, _ = await everything(buffer)
     await buffer.close()
     assert sorted(found + rest) == list(range(300))
+
+
+@pytest.mark.usefixtures("interrupted")
+async def test_a_dead_letter_that_was_replayed_during_an_interrupted_salvage_does_not_come_back(
+    folder,
+):
+    buffer = await opened(folder)
+    # On the first pages, which are read before the disk is full.
+    (stored,) = stored_letters(buffer)
+    buffer._replace_soon("for a test")
+    await until(lambda: buffer._restoring.is_holding)
+    await until(lambda: stored_letters(buffer))
+    move = Replayed(stored.id, "blog", 1, event(5, 2000))
+    assert await buffer.replay([move]) == 1
+    await until(lambda: buffer._restoring._task is None)
+    assert stored_letters(buffer) == []
+    await buffer.close()
+
+
+def stored_letters(buffer):
+    connection = buffer.reading()
+    try:
+        return list(iterate(connection, DeadLetterFilter()))
+    finally:
+        connection.close()
 
 
 async def test_what_was_delivered_before_a_second_replacement_does_not_come_back(
