@@ -47,6 +47,8 @@ _log = structlog.get_logger("edgeproxy.buffer")
 
 _TICK = 1.0  # seconds between looks at space, limits and health
 _BUSY_TICK = 0.05  # while there is more to give back
+_MEASURE_PAUSE = 0.05  # seconds between two looks at what the files hold, while they are not near …
+_NEAR = 64_000_000  # … their limit: bytes, ten times what can be stored in that time
 #: Times its size that the disk must have room for what is stored: it is written twice, to the WAL and
 #: from there to the database, on pages that may be half empty. A WAL that cannot be written back is
 #: never emptied again, and nothing that was delivered leaves the buffer. The reserve covers what is
@@ -106,9 +108,10 @@ class SqliteBuffer:
             self._restoring.letters_leaving,
         )
         self._used = self._measure()
-        loop = asyncio.get_running_loop()
-        self._task = loop.create_task(self._committer.run(), name="committer")
-        self._ticking = loop.call_later(_TICK, self._tick)
+        self._measure_at = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._committer.run(), name="committer")
+        self._ticking = self._loop.call_later(_TICK, self._tick)
         self._restoring.start()
 
     @classmethod
@@ -361,7 +364,7 @@ class SqliteBuffer:
         appended, lane_added = self._ledger.committed(may_be_claimed=not self._restoring.is_holding)
         if lane_added:
             self._write_names()
-        self._used = self._measure()
+        self._measure_now_and_then()
         for name in appended:
             self._notify(name)
         self._upkeep.after_commit()
@@ -382,6 +385,13 @@ class SqliteBuffer:
             self._replace_soon(str(failure))
         else:
             self._health.failed(failure)
+
+    def _measure_now_and_then(self) -> None:
+        """Measure; far from the limit not after every commit, of which there are hundreds a second."""
+        now = self._loop.time()
+        if now >= self._measure_at or self._max_size - self._used < _NEAR:
+            self._used = self._measure()
+            self._measure_at = now + _MEASURE_PAUSE
 
     def _measure(self) -> int:
         """Bytes as `max_size` counts them; dead letters have a limit of their own."""

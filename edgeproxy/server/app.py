@@ -7,6 +7,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 from aiohttp import hdrs, web
+from msgspec import Struct
 from multidict import MultiMapping
 
 from edgeproxy.buffer.base import BufferFaultError, BufferFullError
@@ -25,6 +26,7 @@ from edgeproxy.server import answers, clients, origins
 from edgeproxy.server.answers import RefusedError
 from edgeproxy.server.bodies import BODY_TIMEOUT, decompress, read_body
 from edgeproxy.server.clients import key_in_query
+from edgeproxy.server.heads import Head
 from edgeproxy.server.intake import MOST_AT_ONCE, Intake, Taken
 from edgeproxy.server.others import Others
 from edgeproxy.server.protocol import MOST_AT_HAND, Asked
@@ -44,6 +46,23 @@ _MOST_OPENING = 2
 #: What a request's envelope (its `context` above all) may add to its events all together. Without
 #: a bound, 90 KB of context around 40,000 small events would be 3.6 GB.
 _MOST_COPIED = 16 * 2**20
+
+
+class _Seen(Struct, frozen=True):
+    """What a request's head says, whatever its body holds."""
+
+    sources: Sources
+    """Those that it was looked up in."""
+    found: Route | None
+    """None: it takes no events."""
+    origin: str | None
+    encoding: str | None
+    source: Source | None
+    """That of the key in the head, if there is one."""
+    agent: str | None
+    """Of a browser."""
+    forwarded_for: str | None
+    """All hops, where anybody's word on them is taken."""
 
 
 class ClientApp:
@@ -144,21 +163,23 @@ class ClientApp:
         is called with the whole answer once it is due.
         """
         started = time.perf_counter()
-        headers, body = asked.head.headers, asked.body
-        found = route(asked.head.path)
-        if found is None or (found.type is None and found.kind != "batch"):
-            return False
-        origin = headers.get(hdrs.ORIGIN)
+        seen, body = asked.head.seen, asked.body
         try:
-            encoding = headers.get(hdrs.CONTENT_ENCODING)
-            if encoding is not None:
-                body = decompress(body, encoding.strip().lower(), self._settings.max_request)
+            if not isinstance(seen, _Seen) or seen.sources is not self._sources:
+                seen = asked.head.seen = self._see(asked.head)
+            found, origin = seen.found, seen.origin
+            if found is None:
+                return False
+            if seen.encoding is not None:
+                body = decompress(body, seen.encoding, self._settings.max_request)
             if len(body) > min(MOST_AT_HAND, self._settings.max_request):
                 return False
             envelope = _opened(body, found)
             if len(envelope.events) > MOST_AT_ONCE:
                 return False
-            source, receipt = self._received(headers, asked.peer, "", origin, found, envelope)
+            source = seen.source or self._sources.require((envelope.write_key,))
+            receipt = self._receipt(seen, asked.peer, envelope)
+            self._check_origin(source, origin)
         except RefusedError:
             return False
 
@@ -192,9 +213,10 @@ class ClientApp:
     ) -> web.StreamResponse:
         body = await self._read(request)
         envelope = await self._open(body, found)
-        source, receipt = self._received(
-            request.headers, request.remote, key_in_query(request), origin, found, envelope
-        )
+        seen = self._see(Head(request.rel_url.raw_path, request.headers))
+        source = seen.source or self._sources.require((envelope.write_key, key_in_query(request)))
+        self._check_origin(source, origin)
+        receipt = self._receipt(seen, request.remote, envelope)
         self._check_copies(receipt, len(envelope.events), len(body))
         try:
             taken = await self._intake.take(
@@ -204,31 +226,42 @@ class ClientApp:
             raise self._full(error) from None
         return _told(taken, found)
 
-    def _received(
-        self,
-        headers: MultiMapping[str],
-        peer: str | None,
-        key: str,
-        origin: str | None,
-        found: Route,
-        envelope: Envelope,
-    ) -> tuple[Source, Receipt]:
-        """Whose events these are, and what is known of how they came; `key` is the query's."""
+    def _see(self, head: Head) -> "_Seen":
+        """What a head says of all requests that have it. Raises RefusedError for an unknown key."""
+        headers, found = head.headers, route(head.path)
+        takes_events = found is not None and (found.type is not None or found.kind == "batch")
+        origin = headers.get(hdrs.ORIGIN)
+        encoding = headers.get(hdrs.CONTENT_ENCODING)
         basic = clients.basic_user(headers.get(hdrs.AUTHORIZATION))
-        source = self._sources.require((basic, envelope.write_key, key))
+        # Some proxies append to the header, others add another one.
+        hops = ",".join(headers.getall("X-Forwarded-For", ()))
+        return _Seen(
+            self._sources,
+            found if takes_events else None,
+            origin,
+            None if encoding is None else encoding.strip().lower(),
+            self._sources.require((basic,)) if basic else None,
+            clients.said(headers.get(hdrs.USER_AGENT)) if origin else None,
+            hops if self._settings.trusted_proxies and hops else None,
+        )
+
+    def _check_origin(self, source: Source, origin: str | None) -> None:
         if origin is not None and not self._sources.allows(source, origin):
             raise RefusedError(
                 403, "origin_not_allowed", f"source {source.name} takes no events of this origin"
             )
-        return source, Receipt(
+
+    def _receipt(self, seen: "_Seen", peer: str | None, envelope: Envelope) -> Receipt:
+        """What is known of how events came."""
+        return Receipt(
             received=self._now(),
-            type=found.type,
+            type=None if seen.found is None else seen.found.type,
             sent_at=envelope.sent_at,
             sent_at_ms=parse_time(envelope.sent_at),
             context=envelope.context,
-            ip=self._client_ip(headers, peer),
-            user_agent=clients.said(headers.get(hdrs.USER_AGENT)) if origin else None,
-            has_origin=origin is not None,
+            ip=self._client_ip(seen.forwarded_for, peer),
+            user_agent=seen.agent,
+            has_origin=seen.origin is not None,
         )
 
     async def _read(self, request: web.BaseRequest) -> bytes:
@@ -249,13 +282,10 @@ class ClientApp:
         async with self._opening:
             return await asyncio.to_thread(_opened, body, found)
 
-    def _client_ip(self, headers: MultiMapping[str], peer: str | None) -> str | None:
+    def _client_ip(self, forwarded_for: str | None, peer: str | None) -> str | None:
         if self._settings.client_ip == "off":
             return None
-        trusted = self._settings.trusted_proxies
-        # Some proxies append to the header, others add another one.
-        hops = ",".join(headers.getall("X-Forwarded-For", ())) if trusted else ""
-        address = clients.client_address(peer or "", hops or None, trusted)
+        address = clients.client_address(peer or "", forwarded_for, self._settings.trusted_proxies)
         if self._settings.client_ip == "truncated":
             address = clients.truncated(address)
         return address or None

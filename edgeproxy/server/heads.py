@@ -26,12 +26,14 @@ _REMEMBERED, _REMEMBERED_SIZE = 1024, 2048
 _LENGTH = re.compile(rb"\r\nContent-Length: ?(\d{1,9})\r\n", re.IGNORECASE)
 
 
-class Head(Struct, gc=False):
+class Head(Struct):
     """A POST of HTTP/1.1 after which the connection stays open, with a body of a length it tells."""
 
     path: str
     headers: MultiMapping[str]
     """Their `Content-Length` is not the request's."""
+    seen: object = None
+    """What whoever takes such requests made of it, for the next one with this head."""
 
 
 class Heads:
