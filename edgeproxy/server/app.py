@@ -7,11 +7,10 @@ from collections.abc import Callable
 import msgspec
 import structlog
 from aiohttp import hdrs, web
-from msgspec import Struct
 from multidict import MultiMapping
 
 from edgeproxy.buffer.base import BufferFaultError, BufferFullError
-from edgeproxy.config import Settings, Source
+from edgeproxy.config import Settings
 from edgeproxy.events.envelope import (
     Envelope,
     InvalidEnvelopeError,
@@ -20,9 +19,8 @@ from edgeproxy.events.envelope import (
     open_single,
 )
 from edgeproxy.events.intake import Receipt
-from edgeproxy.events.times import parse_time
 from edgeproxy.metrics import Metrics
-from edgeproxy.server import answers, clients, origins
+from edgeproxy.server import answers, origins
 from edgeproxy.server.answers import RefusedError
 from edgeproxy.server.bodies import BODY_TIMEOUT, decompress, read_body
 from edgeproxy.server.clients import key_in_query
@@ -30,6 +28,7 @@ from edgeproxy.server.heads import Head
 from edgeproxy.server.intake import MOST_AT_ONCE, Intake, Taken
 from edgeproxy.server.others import Others
 from edgeproxy.server.protocol import MOST_AT_HAND, Asked
+from edgeproxy.server.reception import Reception, Seen
 from edgeproxy.server.refusals import Refusals
 from edgeproxy.server.routes import Route, route
 from edgeproxy.server.script import ScriptService
@@ -46,23 +45,6 @@ _MOST_OPENING = 2
 #: What a request's envelope (its `context` above all) may add to its events all together. Without
 #: a bound, 90 KB of context around 40,000 small events would be 3.6 GB.
 _MOST_COPIED = 16 * 2**20
-
-
-class _Seen(Struct, frozen=True):
-    """What a request's head says, whatever its body holds."""
-
-    sources: Sources
-    """Those that it was looked up in."""
-    found: Route | None
-    """None: it takes no events."""
-    origin: str | None
-    encoding: str | None
-    source: Source | None
-    """That of the key in the head, if there is one."""
-    agent: str | None
-    """Of a browser."""
-    forwarded_for: str | None
-    """All hops, where anybody's word on them is taken."""
 
 
 class ClientApp:
@@ -101,6 +83,7 @@ class ClientApp:
         """Apply changed settings to the requests that come from now on."""
         self._settings = settings.server
         self._sources = Sources(settings.sources)
+        self._reception = Reception(settings.server, self._sources, self._now)
         self._others.configure(settings, self._sources)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -147,7 +130,7 @@ class ClientApp:
             )
         match found.kind:
             case "single" | "batch":
-                return await self._accept(request, origin, found)
+                return await self._accept(request, found)
             case "telemetry":
                 await self._read(request)
                 return answers.success()
@@ -165,8 +148,8 @@ class ClientApp:
         started = time.perf_counter()
         seen, body = asked.head.seen, asked.body
         try:
-            if not isinstance(seen, _Seen) or seen.sources is not self._sources:
-                seen = asked.head.seen = self._see(asked.head)
+            if not isinstance(seen, Seen) or seen.reception is not self._reception:
+                seen = asked.head.seen = self._reception.see(asked.head)
             found, origin = seen.found, seen.origin
             if found is None:
                 return False
@@ -177,9 +160,8 @@ class ClientApp:
             envelope = _opened(body, found)
             if len(envelope.events) > MOST_AT_ONCE:
                 return False
-            source = seen.source or self._sources.require((envelope.write_key,))
-            receipt = self._receipt(seen, asked.peer, envelope)
-            self._check_origin(source, origin)
+            source = self._reception.source(seen, envelope.write_key)
+            receipt = self._reception.receipt(seen, asked.peer, envelope)
         except RefusedError:
             return False
 
@@ -208,15 +190,13 @@ class ClientApp:
             origins.allow(response.headers, origin)
         return answers.as_bytes(response)
 
-    async def _accept(
-        self, request: web.BaseRequest, origin: str | None, found: Route
-    ) -> web.StreamResponse:
+    async def _accept(self, request: web.BaseRequest, found: Route) -> web.StreamResponse:
         body = await self._read(request)
         envelope = await self._open(body, found)
-        seen = self._see(Head(request.rel_url.raw_path, request.headers))
-        source = seen.source or self._sources.require((envelope.write_key, key_in_query(request)))
-        self._check_origin(source, origin)
-        receipt = self._receipt(seen, request.remote, envelope)
+        reception = self._reception
+        seen = reception.see(Head(request.rel_url.raw_path, request.headers))
+        source = reception.source(seen, envelope.write_key, key_in_query(request))
+        receipt = reception.receipt(seen, request.remote, envelope)
         self._check_copies(receipt, len(envelope.events), len(body))
         try:
             taken = await self._intake.take(
@@ -225,44 +205,6 @@ class ClientApp:
         except BufferFaultError as error:
             raise self._full(error) from None
         return _told(taken, found)
-
-    def _see(self, head: Head) -> "_Seen":
-        """What a head says of all requests that have it. Raises RefusedError for an unknown key."""
-        headers, found = head.headers, route(head.path)
-        takes_events = found is not None and (found.type is not None or found.kind == "batch")
-        origin = headers.get(hdrs.ORIGIN)
-        encoding = headers.get(hdrs.CONTENT_ENCODING)
-        basic = clients.basic_user(headers.get(hdrs.AUTHORIZATION))
-        # Some proxies append to the header, others add another one.
-        hops = ",".join(headers.getall("X-Forwarded-For", ()))
-        return _Seen(
-            self._sources,
-            found if takes_events else None,
-            origin,
-            None if encoding is None else encoding.strip().lower(),
-            self._sources.require((basic,)) if basic else None,
-            clients.said(headers.get(hdrs.USER_AGENT)) if origin else None,
-            hops if self._settings.trusted_proxies and hops else None,
-        )
-
-    def _check_origin(self, source: Source, origin: str | None) -> None:
-        if origin is not None and not self._sources.allows(source, origin):
-            raise RefusedError(
-                403, "origin_not_allowed", f"source {source.name} takes no events of this origin"
-            )
-
-    def _receipt(self, seen: "_Seen", peer: str | None, envelope: Envelope) -> Receipt:
-        """What is known of how events came."""
-        return Receipt(
-            received=self._now(),
-            type=None if seen.found is None else seen.found.type,
-            sent_at=envelope.sent_at,
-            sent_at_ms=parse_time(envelope.sent_at),
-            context=envelope.context,
-            ip=self._client_ip(seen.forwarded_for, peer),
-            user_agent=seen.agent,
-            has_origin=seen.origin is not None,
-        )
 
     async def _read(self, request: web.BaseRequest) -> bytes:
         return await read_body(request, self._settings.max_request, timeout=self._body_timeout)
@@ -281,14 +223,6 @@ class ClientApp:
         # Walking a large body with something broken in it takes a while: others get their turn.
         async with self._opening:
             return await asyncio.to_thread(_opened, body, found)
-
-    def _client_ip(self, forwarded_for: str | None, peer: str | None) -> str | None:
-        if self._settings.client_ip == "off":
-            return None
-        address = clients.client_address(peer or "", forwarded_for, self._settings.trusted_proxies)
-        if self._settings.client_ip == "truncated":
-            address = clients.truncated(address)
-        return address or None
 
     def _full(self, error: BufferFaultError) -> RefusedError:
         if time.monotonic() - self._full_logged > 10:
