@@ -164,7 +164,7 @@ class _Connection(RequestHandler):
     def _send(self, answer: bytes) -> None:
         """Answer the request that was taken, as aiohttp would end one."""
         self._is_begun = False
-        if self.transport is None or self._force_close:
+        if self.transport is None or self.transport.is_closing():
             return  # the client has gone
         if self.begin is None:  # the server has begun to end meanwhile
             self.transport.write(answer.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
@@ -178,7 +178,7 @@ class _Connection(RequestHandler):
     def _go_on(self) -> None:
         """Look at what waited for an answer."""
         held, self._held = b"".join(self._held or ()), None
-        if self.transport is not None:
+        if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
             self.data_received(held)
 
