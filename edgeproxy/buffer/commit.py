@@ -191,7 +191,7 @@ class Committer:
             self._finish()
             await self._thread.run(self._commit)
         except apsw.Error as error:
-            failure = translate(error)
+            failure = translate(error, self.connection)
             self._roll_back()
             self._rolled_back(failure)
             _settle(taking_part, failure)
@@ -228,7 +228,7 @@ class Committer:
             else:
                 waiting.job()
         except apsw.Error as error:
-            waiting.settle(translate(error))
+            waiting.settle(translate(error, self.connection))
         except BufferFaultError as error:
             waiting.settle(error)
         else:

@@ -39,12 +39,19 @@ class Erasing:
         committer: Committer,
         health: Health,
         reader: Callable[[], apsw.Connection],
+        leaving: Callable[[Sequence[int]], None],
     ) -> None:
-        """Take what it works with; `reader` opens a further connection."""
+        """Take what it works with.
+
+        Args:
+            reader: opens a further connection.
+            leaving: told in a transaction of the dead letters that it removes.
+        """
         self._ledger = ledger
         self._committer = committer
         self._health = health
         self._reader = reader
+        self._leaving = leaving
 
     async def purge_dead(self, chosen: DeadLetterFilter) -> int:
         """Remove the dead letters that a filter fits; how many.
@@ -63,7 +70,12 @@ class Erasing:
 
     async def remove_dead(self, ids: Sequence[int]) -> int:
         """Remove dead letters by their numbers, in one transaction; how many there were."""
-        return await self._in_transaction(lambda: self._ledger().delete_dead(ids))
+
+        def job() -> int:
+            self._leaving(ids)
+            return self._ledger().delete_dead(ids)
+
+        return await self._in_transaction(job)
 
     async def purge_user(self, user: str) -> Purged:
         """Erase everything of a user: events and dead letters that name them.
@@ -113,6 +125,7 @@ class Erasing:
                     continue
                 if not ledger.delete_dead([move.id]):
                     continue
+                self._leaving([move.id])
                 moved += 1
                 if move.event is not None:
                     size = len(move.event.body) + ROW_OVERHEAD

@@ -1,10 +1,12 @@
 """SQLite's errors in the words of the buffer: who must do what about them."""
 
+import os
+
 import apsw
 
 from edgeproxy.buffer.base import BufferFaultError, BufferFullError, BufferWriteError
 
-__all__ = ["BufferDamagedError", "is_damage", "translate"]
+__all__ = ["DISK_FULL", "BufferDamagedError", "is_damage", "translate"]
 
 DISK_FULL = "disk full"
 
@@ -21,10 +23,14 @@ def is_damage(error: apsw.Error) -> bool:
     return isinstance(error, damage)
 
 
-def translate(error: apsw.Error) -> BufferFaultError:
-    """Say what an error means to somebody who waits for a transaction."""
+def translate(error: apsw.Error, connection: apsw.Connection) -> BufferFaultError:
+    """Say what an error of a connection means to somebody who waits for a transaction."""
     if isinstance(error, apsw.FullError):
         return BufferFullError(DISK_FULL)
     if is_damage(error):
         return BufferDamagedError(f"damaged: {error}")
-    return BufferWriteError(f"cannot be written: {error}")
+    cause = ""
+    if isinstance(error, apsw.IOError | apsw.CantOpenError) and connection.system_errno:
+        # "disk I/O error" is all that SQLite says of a disk that turned read-only.
+        cause = f" ({os.strerror(connection.system_errno)})"
+    return BufferWriteError(f"cannot be written: {error}{cause}")

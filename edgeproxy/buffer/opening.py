@@ -64,8 +64,9 @@ def begin_afresh(folder: Path, *, durable: bool, reason: str, known: Iterable[La
     old = aside.set_aside(folder)
     _log.error("buffer_set_aside", file=old.name, reason=reason)
     path = folder / DATABASE
-    # No lane takes 32768 events a second for years.
-    first_sequence = max(int(time.time()) - _YEAR_2020, 1) << 15
+    # No lane takes 32768 events a second for years; nor do dead letters, however soon this one is
+    # replaced as well.
+    first_sequence = max(int((time.time() - _YEAR_2020) * 32_768), 32_768)
     make(path, first_sequence=first_sequence)
     database = Database(path, durable=durable)
     ledger = Ledger(database.writer)

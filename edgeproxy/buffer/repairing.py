@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import apsw
 from msgspec import Struct, field
 
 from edgeproxy.buffer import aside
@@ -15,7 +16,7 @@ from edgeproxy.buffer.database import DATABASE, connect
 from edgeproxy.buffer.names import read_names, write_names
 from edgeproxy.buffer.opening import Opened, begin_afresh
 from edgeproxy.buffer.rows import LANE_SHIFT, ROW_OVERHEAD
-from edgeproxy.buffer.salvage import Chunk, lane_names, read_chunks, store
+from edgeproxy.buffer.salvage import Chunk, lane_names, read_chunks, settled, store
 
 __all__ = ["Damaged", "Repaired", "repair", "rewrite"]
 
@@ -48,6 +49,7 @@ def repair(folder: Path, report: Callable[[float], None]) -> Repaired:
     told how much was gone through, from 0 to 1. Raises OSError, apsw.Error or BufferFaultError when
     the disk fails.
     """
+    delivered = _settled(folder)
     opened = begin_afresh(folder, durable=True, reason="repair")
     repaired = Repaired()
     try:
@@ -57,7 +59,7 @@ def repair(folder: Path, report: Callable[[float], None]) -> Repaired:
         for path in waiting:
             names = lane_names(path, read_names(folder))
             for chunk in read_chunks(path):
-                _store(opened, chunk, names, repaired)
+                _store(opened, chunk, names, delivered, repaired)
                 done += sum(len(event.body) + ROW_OVERHEAD for event in chunk.events)
                 report(min(done / size, 1.0))
             aside.finish(path)
@@ -85,10 +87,26 @@ def rewrite(folder: Path) -> None:
         connection.close()
 
 
-def _store(opened: Opened, chunk: Chunk, names: dict[int, str], repaired: Repaired) -> None:
+def _settled(folder: Path) -> set[int]:
+    """What was delivered while an earlier salvage was not done, if that can be read."""
+    if aside.judge(folder) is not None or not (folder / DATABASE).exists():
+        return set()
+    try:
+        connection = connect(folder / DATABASE, read_only=True)
+        try:
+            return settled(connection)
+        finally:
+            connection.close()
+    except apsw.Error:
+        return set()
+
+
+def _store(
+    opened: Opened, chunk: Chunk, names: dict[int, str], delivered: set[int], repaired: Repaired
+) -> None:
     now = time.time_ns() // 1_000_000
     with opened.database.writer:  # one transaction
-        events, letters = store(opened.ledger, chunk, names, set(), now)
+        events, letters = store(opened.ledger, chunk, names, delivered, now)
         opened.ledger.write_counters()
     opened.ledger.committed()
     repaired.events += events

@@ -7,7 +7,7 @@ it is given up when the disk is full, and made again once there is space for it 
 import os
 from pathlib import Path
 
-__all__ = ["Reserve"]
+__all__ = ["Reserve", "free_bytes"]
 
 _NAME = "reserve"
 _LEAST = 2**20
@@ -21,7 +21,7 @@ class Reserve:
         """Decide how large it is: a share of the buffer, but only a small one of the disk."""
         self._path = folder / _NAME
         held = self._path.stat().st_size if self._path.exists() else 0
-        room = _free(folder) + held
+        room = free_bytes(folder) + held
         self.size = max(min(max_size // 32, room // 8, _MOST), _LEAST)
         self.is_held = held == self.size
 
@@ -30,7 +30,7 @@ class Reserve:
         if self.is_held:
             return True
         self._path.unlink(missing_ok=True)
-        if _free(self._path.parent) < 2 * self.size:
+        if free_bytes(self._path.parent) < 2 * self.size:
             return False
         fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -44,7 +44,7 @@ class Reserve:
 
     def make_room(self) -> None:
         """Give it up where the disk is so full that SQLite could not even open a database."""
-        if _free(self._path.parent) < _LEAST:
+        if free_bytes(self._path.parent) < _LEAST:
             self.give_up()
 
     def give_up(self) -> None:
@@ -53,6 +53,7 @@ class Reserve:
         self.is_held = False
 
 
-def _free(folder: Path) -> int:
+def free_bytes(folder: Path) -> int:
+    """What the disk under a folder has room for."""
     stats = os.statvfs(folder)
     return stats.f_bavail * stats.f_frsize

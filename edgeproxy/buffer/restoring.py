@@ -5,14 +5,28 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import apsw
 import structlog
 
 from edgeproxy.buffer import aside
-from edgeproxy.buffer.base import BufferClosedError, BufferFaultError, Claimed
+from edgeproxy.buffer.base import (
+    BufferClosedError,
+    BufferFaultError,
+    BufferWriteError,
+    Claimed,
+)
 from edgeproxy.buffer.commit import Committer
 from edgeproxy.buffer.ledger import Ledger
 from edgeproxy.buffer.names import read_names
-from edgeproxy.buffer.salvage import Chunk, lane_names, read_chunks, store
+from edgeproxy.buffer.salvage import (
+    Chunk,
+    forget_settled,
+    lane_names,
+    note_settled,
+    read_chunks,
+    settled,
+    store,
+)
 
 __all__ = ["Restoring"]
 
@@ -30,12 +44,21 @@ class Restoring:
         ledger: Callable[[], Ledger],
         committer: Committer,
         done: Callable[[], None],
+        *,
+        refuse: Callable[[], None],
     ) -> None:
-        """Take what it works with; `done` is called when claims may begin."""
+        """Take what it works with.
+
+        Args:
+            done: called when claims may begin.
+            refuse: raises while no events may be stored: what is kept free on a full disk is for
+                removing what was delivered.
+        """
         self._folder = folder
         self._ledger = ledger
         self._committer = committer
         self._done = done
+        self._refuse = refuse
         self._task: asyncio.Task[None] | None = None
         self._again = False
         self._settled: set[int] = set()
@@ -47,6 +70,7 @@ class Restoring:
         if not aside.not_salvaged(self._folder):
             return
         self.is_holding = True
+        self._know_settled(self._committer.connection)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="salvage")
         else:
@@ -59,7 +83,22 @@ class Restoring:
     def settling(self, events: Sequence[Claimed]) -> None:
         """Events that were claimed before are settled in the transaction that is open."""
         if self.is_holding or self._task is not None:
-            self._settled.update([event.id for event in events])
+            ids = [event.id for event in events]
+            self._settled.update(ids)
+            note_settled(self._committer.connection, ids)
+
+    def letters_leaving(self, ids: Sequence[int]) -> None:
+        """Dead letters are removed or replayed in the transaction that is open."""
+        if self.is_holding or self._task is not None:
+            note_settled(self._committer.connection, [-id_ for id_ in ids])
+
+    def _know_settled(self, connection: apsw.Connection) -> None:
+        """Take over what was settled before a restart, and before this database replaced another."""
+        noted = settled(connection)
+        if self._settled - noted:
+            with connection:  # between transactions: one of its own
+                note_settled(connection, self._settled)
+        self._settled |= noted
 
     def not_settled(self, events: Sequence[Claimed]) -> None:
         """That transaction failed."""
@@ -80,9 +119,12 @@ class Restoring:
                 break
         self._task = None
         self._settled.clear()
+        self._committer.submit(lambda: forget_settled(self._committer.connection))
         self._go_on()
 
     def _go_on(self) -> None:
+        for lane in self._ledger().lanes.values():
+            lane.order.forget()  # what came back may lie before what was read meanwhile
         self.is_holding = False
         self._done()
 
@@ -94,8 +136,9 @@ class Restoring:
                 return
             except (BufferFaultError, OSError) as error:
                 _log.error("salvage_interrupted", file=path.name, reason=str(error))
-                # Delivering makes space; waiting for the old events would not.
-                self._go_on()
+                if not isinstance(error, BufferWriteError):  # while it fails nothing is settled
+                    # Delivering makes space; waiting for the old events would not.
+                    self._go_on()
                 await asyncio.sleep(_PAUSE)
             else:
                 return
@@ -125,8 +168,10 @@ class Restoring:
 
         def job() -> None:
             nonlocal added
+            self._refuse()
             now = time.time_ns() // 1_000_000
-            added = store(self._ledger(), chunk, names, self._settled, now)
+            gone = self._settled | settled(self._committer.connection)
+            added = store(self._ledger(), chunk, names, gone, now)
 
         await asyncio.shield(self._committer.submit(job))
         return added

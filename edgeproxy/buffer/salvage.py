@@ -8,8 +8,9 @@ order per user holds.
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import apsw
 import structlog
 from msgspec import Struct, field
 
@@ -19,11 +20,22 @@ from edgeproxy.buffer.ledger import Ledger
 from edgeproxy.buffer.pages import Pages, Row
 from edgeproxy.buffer.rows import LANE_SHIFT, checksum
 
-__all__ = ["Chunk", "lane_names", "read_chunks", "store"]
+__all__ = [
+    "Chunk",
+    "forget_settled",
+    "lane_names",
+    "note_settled",
+    "read_chunks",
+    "settled",
+    "store",
+]
 
 _log = structlog.get_logger("edgeproxy.buffer")
 
 _CHUNK_ROWS = 500
+#: Likewise: half of what is kept free on a full disk (`Reserve`) at least, so that what is stored in
+#: one transaction can be written back from the WAL there.
+_CHUNK_BYTES = 2**19
 _EVENT_COLUMNS = 7
 _LANE_COLUMNS = 5
 _LETTER_COLUMNS = 16
@@ -55,13 +67,14 @@ _MAX_LANE = 1 << 17
 def read_chunks(aside: Path) -> Iterator[Chunk]:
     """Everything that can be read, checked against its checksums, in constant memory. Blocks."""
     with Pages(aside) as pages:
-        chunk, rows = Chunk(), 0
+        chunk, rows, size = Chunk(), 0, 0
         for row in pages.rows():
             _sort(row, chunk)
             rows += 1
-            if rows == _CHUNK_ROWS:
+            size += sum(len(value) for value in row[1] if isinstance(value, bytes))
+            if rows == _CHUNK_ROWS or size >= _CHUNK_BYTES:
                 yield chunk
-                chunk, rows = Chunk(), 0
+                chunk, rows, size = Chunk(), 0, 0
         yield chunk
 
 
@@ -72,7 +85,8 @@ def store(
 
     Args:
         names: of lanes by number; events of others come back in a lane named for the number.
-        settled: ids of events that were settled since the database was set aside.
+        settled: ids of events that were settled since the database was set aside, and of dead
+            letters that were removed or replayed (less than 0).
         now: ms since 1970.
     """
     by_lane: dict[int, list[Claimed]] = {}
@@ -83,15 +97,36 @@ def store(
     for number, events in by_lane.items():
         name = _restore(ledger, number, names)
         inserted += ledger.insert_again(name, sorted(events, key=lambda event: event.id))
-    letters = ledger.insert_dead_again(chunk.letters)
+    letters = ledger.insert_dead_again(
+        [(id_, letter) for id_, letter in chunk.letters if -id_ not in settled]
+    )
     if chunk.damaged:
         letters += ledger.insert_dead_again(
             [
                 (event.id, _damaged(event, _restore(ledger, event.id >> LANE_SHIFT, names), now))
                 for event in chunk.damaged
+                if -event.id not in settled
             ]
         )
     return inserted, letters
+
+
+def note_settled(connection: apsw.Connection, ids: Iterable[int]) -> None:
+    """Note, with what else the open transaction changes, what must not come back (see `store`)."""
+    connection.execute("create table if not exists settled (id integer primary key)")
+    connection.executemany("insert or ignore into settled values (?)", [(id_,) for id_ in ids])
+
+
+def settled(connection: apsw.Connection) -> set[int]:
+    """What was noted and not forgotten since."""
+    if not connection.table_exists(None, "settled"):
+        return set()
+    return {cast("int", id_) for (id_,) in connection.execute("select id from settled")}
+
+
+def forget_settled(connection: apsw.Connection) -> None:
+    """Nothing can come back any more."""
+    connection.execute("drop table if exists settled")
 
 
 def _restore(ledger: Ledger, number: int, names: dict[int, str]) -> str:

@@ -29,13 +29,13 @@ from edgeproxy.buffer.database import require_sqlite
 from edgeproxy.buffer.deadletters import DeadLetterFilter, Purged, Replayed
 from edgeproxy.buffer.erasing import Erasing, Step
 from edgeproxy.buffer.expiry import Expiry
-from edgeproxy.buffer.faults import BufferDamagedError, is_damage
+from edgeproxy.buffer.faults import DISK_FULL, BufferDamagedError, is_damage
 from edgeproxy.buffer.health import Health
 from edgeproxy.buffer.ledger import Lane
 from edgeproxy.buffer.names import write_names
 from edgeproxy.buffer.opening import Opened, begin_afresh, open_folder
 from edgeproxy.buffer.reading import Reading
-from edgeproxy.buffer.reserve import Reserve
+from edgeproxy.buffer.reserve import Reserve, free_bytes
 from edgeproxy.buffer.restoring import Restoring
 from edgeproxy.buffer.rows import ROW_OVERHEAD
 from edgeproxy.buffer.upkeep import Upkeep
@@ -47,6 +47,13 @@ _log = structlog.get_logger("edgeproxy.buffer")
 
 _TICK = 1.0  # seconds between looks at space, limits and health
 _BUSY_TICK = 0.05  # while there is more to give back
+_MEASURE_PAUSE = 0.05  # seconds between two looks at what the files hold, while they are not near …
+_NEAR = 64_000_000  # … their limit: bytes, ten times what can be stored in that time
+#: Times its size that the disk must have room for what is stored: it is written twice, to the WAL and
+#: from there to the database, on pages that may be half empty. A WAL that cannot be written back is
+#: never emptied again, and nothing that was delivered leaves the buffer. The reserve covers what is
+#: smaller than it.
+_SPACE = 4
 
 
 class SqliteBuffer:
@@ -79,18 +86,32 @@ class SqliteBuffer:
             committed=self._after_commit,
             rolled_back=self._after_rollback,
         )
+        self._reserve = reserve
         self._health = Health(reserve)
         self._upkeep = Upkeep(
             self._database, self._committer, failed=self._failed, wal_limit=reserve.size
         )
         self._reading = Reading(self._bury_damaged)
         self._expiry = Expiry(lambda: self._ledger, self._committer, on_expired)
-        self._erasing = Erasing(lambda: self._ledger, self._committer, self._health, self.reading)
-        self._restoring = Restoring(path, lambda: self._ledger, self._committer, self._notify_all)
+        self._restoring = Restoring(
+            path,
+            lambda: self._ledger,
+            self._committer,
+            self._notify_all,
+            refuse=self._health.refuse_events,
+        )
+        self._erasing = Erasing(
+            lambda: self._ledger,
+            self._committer,
+            self._health,
+            self.reading,
+            self._restoring.letters_leaving,
+        )
         self._used = self._measure()
-        loop = asyncio.get_running_loop()
-        self._task = loop.create_task(self._committer.run(), name="committer")
-        self._ticking = loop.call_later(_TICK, self._tick)
+        self._measure_at = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._committer.run(), name="committer")
+        self._ticking = self._loop.call_later(_TICK, self._tick)
         self._restoring.start()
 
     @classmethod
@@ -323,8 +344,11 @@ class SqliteBuffer:
     # --- around a transaction ---------------------------------------------------------------------
 
     def _admit(self, lane: str, size: int, lane_max: int | None) -> None:
-        if self._used + sum(self._pending.values()) + size > self._max_size:
+        pending = sum(self._pending.values()) + size
+        if self._used + pending > self._max_size:
             raise BufferFullError(f"the buffer has reached its {self._max_size} bytes")
+        if pending * _SPACE > self._reserve.size and pending * _SPACE > free_bytes(self._path):
+            raise BufferFullError(DISK_FULL)
         if lane_max is None:
             return
         state = self._ledger.lanes.get(lane)
@@ -340,7 +364,7 @@ class SqliteBuffer:
         appended, lane_added = self._ledger.committed(may_be_claimed=not self._restoring.is_holding)
         if lane_added:
             self._write_names()
-        self._used = self._measure()
+        self._measure_now_and_then()
         for name in appended:
             self._notify(name)
         self._upkeep.after_commit()
@@ -361,6 +385,13 @@ class SqliteBuffer:
             self._replace_soon(str(failure))
         else:
             self._health.failed(failure)
+
+    def _measure_now_and_then(self) -> None:
+        """Measure; far from the limit not after every commit, of which there are hundreds a second."""
+        now = self._loop.time()
+        if now >= self._measure_at or self._max_size - self._used < _NEAR:
+            self._used = self._measure()
+            self._measure_at = now + _MEASURE_PAUSE
 
     def _measure(self) -> int:
         """Bytes as `max_size` counts them; dead letters have a limit of their own."""
@@ -436,9 +467,12 @@ class SqliteBuffer:
         _log.error("events_damaged", lane=lane.name, events=len(events))
         now = time.time_ns() // 1_000_000
         letters = [self._reading.letter(lane.name, event, now) for event in events]
+        read_from = self._database
 
         def job() -> None:
             self._health.refuse_writes()
+            if self._database is not read_from:
+                return  # set aside meanwhile: its salvage meets them again
             self._ledger.purge(lane.name, events)
             self._ledger.insert_dead(letters)
 

@@ -134,7 +134,7 @@ class Upkeep:
         except apsw.BusyError:
             return None
         except apsw.Error as error:
-            return translate(error)
+            return translate(error, database.checkpointer)
         return None
 
     def _checkpointed(self, done: "asyncio.Future[BufferFaultError | None]") -> None:

@@ -272,14 +272,20 @@ class Lane:
         return self._settings.flush.max_bytes - envelope_overhead(key)
 
     def _give_back_what_is_too_large(self) -> None:
-        """Release batches that the limits of today would not allow; they are claimed anew."""
+        """Release batches that the limits of today would not allow; they are claimed anew.
+
+        With them the later ones of their user, which would be sent before them otherwise.
+        """
         most, room = self._settings.flush.max_events, self._room()
+        given_back: set[int] = set()
         for batch in list(self.pacing.batches):
             size = batch.size + EVENT_OVERHEAD * len(batch.events)
             is_too_large = len(batch.events) > most or (size > room and len(batch.events) > 1)
-            if is_too_large and not batch.in_flight:
+            if (is_too_large or batch.only_user in given_back) and not batch.in_flight:
                 self.pacing.give_up(batch)
                 self._buffer.release(self.name, batch.events)
+                if batch.only_user is not None:
+                    given_back.add(batch.only_user)
 
     # --- one attempt ------------------------------------------------------------------------------
 

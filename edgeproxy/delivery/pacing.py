@@ -57,6 +57,7 @@ class Batch:
         self.not_before = not_before
         self.failed_at: float | None = None  # when it first failed, or what it was part of
         self.refused_at: float | None = None  # when it was first refused, alone
+        self.order = events[0].id  # its place among the lane's; it keeps it, whatever it loses
         self.hold(events)
 
     def hold(self, events: list[Claimed]) -> None:
@@ -65,11 +66,6 @@ class Batch:
         self.size = sum([len(event.body) for event in events])
         first = events[0].user
         self.only_user = first if all(event.user == first for event in events) else None
-
-    @property
-    def order(self) -> int:
-        """Batches that share a user are sent in this order."""
-        return self.events[0].id
 
 
 class Step(Struct):

@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import socket
 import ssl
+import struct
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -144,13 +146,25 @@ class Upstream:
         if session is None:
             context = ssl.create_default_context(cafile=ca_file)
             session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ssl=context),
+                connector=aiohttp.TCPConnector(limit=0, ssl=context, socket_factory=_socket),
                 headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity"},
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
             )
             self._sessions[key] = session
         return session
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket that forgets what it has not sent when it is closed (socket(7), SO_LINGER).
+
+    The kernel would go on for minutes to send a request that was given up: where packets were lost
+    for a while, a copy would arrive behind what was sent again, and behind later events.
+    """
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return made
 
 
 def _basic(write_key: str) -> str:

@@ -113,10 +113,22 @@ def seal(
 def replaced(body: bytes, name: bytes, old: bytes, new: bytes) -> bytes:
     """Write another value of a top-level field; its name, in quotes, must stand nowhere else."""
     member = b"%b:%b" % (name, old)
-    at = body.find(member)
-    if at < 0 or body.find(_BACKSLASH) >= 0 or body.count(name) != 1:
-        raise UnsureError
+    at = _only(body, name, member)
     return b"%b%b:%b%b" % (body[:at], name, new, body[at + len(member) :])
+
+
+def _only(raw: bytes, name: bytes, beginning: bytes) -> int:
+    """Where a name in quotes stands, if nowhere else and with this text from there on."""
+    at = raw.find(name)
+    # With an escape in it, a name or a value may be spelled otherwise.
+    if (
+        at < 0
+        or not raw.startswith(beginning, at)
+        or raw.find(name, at + 1) >= 0
+        or raw.find(_BACKSLASH) >= 0
+    ):
+        raise UnsureError
+    return at
 
 
 def _ms(moment: str) -> int:
@@ -133,11 +145,8 @@ def _ms(moment: str) -> int:
 def _without(raw: bytes, name: bytes, value: str) -> bytes:
     """Take a field out of the event; its name, in quotes, must stand nowhere else."""
     member = b'%b:"%b"' % (name, value.encode())
-    at = raw.rfind(member)  # from the end: SDKs that send it add it last
+    at = _only(raw, name, member)
     end = at + len(member)
-    # With an escape in it, a name or the value may be spelled otherwise.
-    if at < 0 or raw.find(_BACKSLASH) >= 0 or raw.count(name) != 1:
-        raise UnsureError
     if raw[end : end + 1] == b",":
         return raw[:at] + raw[end + 1 :]
     if raw[at - 1 : at] == b",":
@@ -165,9 +174,8 @@ def _stamped(raw: bytes, context: Any, receipt: Receipt) -> bytes:
 def _put_first(raw: bytes, name: bytes, added: dict[bytes, str]) -> bytes:
     """Put members at the beginning of an object of the event, that has others but none of these."""
     opening = b"%b:{" % name
-    at = raw.find(opening)
-    start = at + len(opening)
-    if at < 0 or raw[start] != _QUOTE or raw.find(_BACKSLASH) >= 0 or raw.count(name) != 1:
+    start = _only(raw, name, opening) + len(opening)
+    if raw[start] != _QUOTE:
         raise UnsureError
     for key in added:
         if raw.find(key, start) >= 0:  # as null perhaps, anywhere in it

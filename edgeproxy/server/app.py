@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 from multidict import MultiMapping
 
 from edgeproxy.buffer.base import BufferFaultError, BufferFullError
-from edgeproxy.config import Settings, Source
+from edgeproxy.config import Settings
 from edgeproxy.events.envelope import (
     Envelope,
     InvalidEnvelopeError,
@@ -19,15 +19,16 @@ from edgeproxy.events.envelope import (
     open_single,
 )
 from edgeproxy.events.intake import Receipt
-from edgeproxy.events.times import parse_time
 from edgeproxy.metrics import Metrics
-from edgeproxy.server import answers, clients, origins
+from edgeproxy.server import answers, origins
 from edgeproxy.server.answers import RefusedError
 from edgeproxy.server.bodies import BODY_TIMEOUT, decompress, read_body
 from edgeproxy.server.clients import key_in_query
+from edgeproxy.server.heads import Head
 from edgeproxy.server.intake import MOST_AT_ONCE, Intake, Taken
 from edgeproxy.server.others import Others
 from edgeproxy.server.protocol import MOST_AT_HAND, Asked
+from edgeproxy.server.reception import Reception, Seen
 from edgeproxy.server.refusals import Refusals
 from edgeproxy.server.routes import Route, route
 from edgeproxy.server.script import ScriptService
@@ -82,6 +83,7 @@ class ClientApp:
         """Apply changed settings to the requests that come from now on."""
         self._settings = settings.server
         self._sources = Sources(settings.sources)
+        self._reception = Reception(settings.server, self._sources, self._now)
         self._others.configure(settings, self._sources)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -128,7 +130,7 @@ class ClientApp:
             )
         match found.kind:
             case "single" | "batch":
-                return await self._accept(request, origin, found)
+                return await self._accept(request, found)
             case "telemetry":
                 await self._read(request)
                 return answers.success()
@@ -144,21 +146,22 @@ class ClientApp:
         is called with the whole answer once it is due.
         """
         started = time.perf_counter()
-        headers, body = asked.headers, asked.body
-        found = route(asked.path)
-        if found is None or (found.type is None and found.kind != "batch"):
-            return False
-        origin = headers.get(hdrs.ORIGIN)
+        seen, body = asked.head.seen, asked.body
         try:
-            encoding = headers.get(hdrs.CONTENT_ENCODING)
-            if encoding is not None:
-                body = decompress(body, encoding.strip().lower(), self._settings.max_request)
+            if not isinstance(seen, Seen) or seen.reception is not self._reception:
+                seen = asked.head.seen = self._reception.see(asked.head)
+            found, origin = seen.found, seen.origin
+            if found is None:
+                return False
+            if seen.encoding is not None:
+                body = decompress(body, seen.encoding, self._settings.max_request)
             if len(body) > min(MOST_AT_HAND, self._settings.max_request):
                 return False
             envelope = _opened(body, found)
             if len(envelope.events) > MOST_AT_ONCE:
                 return False
-            source, receipt = self._received(headers, asked.peer, "", origin, found, envelope)
+            source = self._reception.source(seen, envelope.write_key)
+            receipt = self._reception.receipt(seen, asked.peer, envelope)
         except RefusedError:
             return False
 
@@ -179,7 +182,7 @@ class ClientApp:
     ) -> bytes:
         if isinstance(outcome, BufferFaultError):
             refused = self._full(outcome)
-            return answers.as_bytes(self._refuse(refused, asked.headers, asked.peer))
+            return answers.as_bytes(self._refuse(refused, asked.head.headers, asked.peer))
         if not outcome.rejected and origin is None:
             return answers.success_bytes()
         response = _told(outcome, found)
@@ -187,14 +190,13 @@ class ClientApp:
             origins.allow(response.headers, origin)
         return answers.as_bytes(response)
 
-    async def _accept(
-        self, request: web.BaseRequest, origin: str | None, found: Route
-    ) -> web.StreamResponse:
+    async def _accept(self, request: web.BaseRequest, found: Route) -> web.StreamResponse:
         body = await self._read(request)
         envelope = await self._open(body, found)
-        source, receipt = self._received(
-            request.headers, request.remote, key_in_query(request), origin, found, envelope
-        )
+        reception = self._reception
+        seen = reception.see(Head(request.rel_url.raw_path, request.headers))
+        source = reception.source(seen, envelope.write_key, key_in_query(request))
+        receipt = reception.receipt(seen, request.remote, envelope)
         self._check_copies(receipt, len(envelope.events), len(body))
         try:
             taken = await self._intake.take(
@@ -203,33 +205,6 @@ class ClientApp:
         except BufferFaultError as error:
             raise self._full(error) from None
         return _told(taken, found)
-
-    def _received(
-        self,
-        headers: MultiMapping[str],
-        peer: str | None,
-        key: str,
-        origin: str | None,
-        found: Route,
-        envelope: Envelope,
-    ) -> tuple[Source, Receipt]:
-        """Whose events these are, and what is known of how they came; `key` is the query's."""
-        basic = clients.basic_user(headers.get(hdrs.AUTHORIZATION))
-        source = self._sources.require((basic, envelope.write_key, key))
-        if origin is not None and not self._sources.allows(source, origin):
-            raise RefusedError(
-                403, "origin_not_allowed", f"source {source.name} takes no events of this origin"
-            )
-        return source, Receipt(
-            received=self._now(),
-            type=found.type,
-            sent_at=envelope.sent_at,
-            sent_at_ms=parse_time(envelope.sent_at),
-            context=envelope.context,
-            ip=self._client_ip(headers, peer),
-            user_agent=clients.said(headers.get(hdrs.USER_AGENT)) if origin else None,
-            has_origin=origin is not None,
-        )
 
     async def _read(self, request: web.BaseRequest) -> bytes:
         return await read_body(request, self._settings.max_request, timeout=self._body_timeout)
@@ -248,17 +223,6 @@ class ClientApp:
         # Walking a large body with something broken in it takes a while: others get their turn.
         async with self._opening:
             return await asyncio.to_thread(_opened, body, found)
-
-    def _client_ip(self, headers: MultiMapping[str], peer: str | None) -> str | None:
-        if self._settings.client_ip == "off":
-            return None
-        trusted = self._settings.trusted_proxies
-        # Some proxies append to the header, others add another one.
-        hops = ",".join(headers.getall("X-Forwarded-For", ())) if trusted else ""
-        address = clients.client_address(peer or "", hops or None, trusted)
-        if self._settings.client_ip == "truncated":
-            address = clients.truncated(address)
-        return address or None
 
     def _full(self, error: BufferFaultError) -> RefusedError:
         if time.monotonic() - self._full_logged > 10:

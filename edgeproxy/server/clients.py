@@ -87,6 +87,7 @@ def _is_trusted(address: str, trusted: tuple[Network, ...]) -> bool:
     return any(parsed in network for network in trusted)
 
 
+@lru_cache(maxsize=4096)
 def _plain(address: str) -> str:
     """Dual-stack sockets write IPv4 addresses as ::ffff:192.0.2.1, and scopes as %eth0."""
     address = address.partition("%")[0]

@@ -4,47 +4,45 @@ aiohttp waits for ever for the rest of a request's head. A sweep over the open c
 those whose head has been incomplete for too long; aiohttp's own timer closes those that are idle.
 
 aiohttp answers each request in a task of its own, with a request and a response object: more work
-than taking an event. So a request that is all there is offered first to a function (`Begin`) that
-may take it, and then sends the answer's bytes when it is due. aiohttp's own loop over the requests
-sleeps meanwhile (its `_waiter` is kept from it), so that nobody is answered out of turn.
+than taking an event. So a request that is all there is offered first, before aiohttp sees any of
+it, to a function (`Begin`) that may take it, and then sends the answer's bytes when it is due. What
+the client sends meanwhile waits, so that nobody is answered out of turn.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeGuard
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
-from aiohttp.http_parser import RawRequestMessage
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
 from msgspec import Struct
-from multidict import MultiMapping
 
 from edgeproxy.server import answers
+from edgeproxy.server.heads import MAX_HEAD_LINE, Head, Heads
 
 __all__ = ["MOST_AT_HAND", "Asked", "Begin", "Patience", "ProxyServer"]
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
-#: Bytes of a body that may lie here while nobody reads them; aiohttp stops reading at twice that.
+#: Bytes of a body that are gathered here; a larger one is read by aiohttp as it comes.
 MOST_AT_HAND = 2**18
 #: Seconds that such a body may take to arrive before a task waits for it.
 _ARRIVING_SECONDS = 1.0
+#: Bytes that wait for an answer to what came before, beyond which nothing more is read.
+_MOST_HELD = 2**16
 
 
 class Asked(Struct, gc=False):
-    """A POST that is all there."""
+    """A request that is all there."""
 
-    path: str
-    headers: MultiMapping[str]
+    head: Head
     body: bytes
     peer: str | None
 
 
 #: Takes a request, or says False and does nothing. Calls its second argument once, at any time,
-#: with the whole answer in HTTP/1.1; that must not raise, and is no-op where the client has gone.
+#: with the whole answer in HTTP/1.1; that does not raise, and does nothing where the client has gone.
 Begin = Callable[[Asked, Callable[[bytes], None]], bool]
 
 
@@ -62,114 +60,142 @@ class Patience(Struct, frozen=True):
     """From the decision to end to the last request of a client that is connected already."""
 
 
-_MAX_HEAD_LINE = 16_384
-
-
 class _Connection(RequestHandler):
     """One client's connection."""
 
     head_timeout: float
-    waiting_since: float | None = None  # the first bytes of a head that is not complete
+    heads: Heads
     begin: Begin | None = None
-    _asleep: "asyncio.Future[None] | None" = None  # aiohttp's `_waiter`, while it is kept from it
-    _arriving: asyncio.TimerHandle | None = None  # the rest of a body is awaited meanwhile
+    waiting_since: float | None = None  # the first bytes of a head that is not complete
+    _is_begun = False  # a request was taken, and its answer is not due yet
+    _arriving: list[bytes] | None = None  # of a request whose body is not all there
+    _missing = 0  # bytes of it
+    _giving_up: asyncio.TimerHandle | None = None
+    _held: list[bytes] | None = None  # what came behind a request that was taken
 
     def data_received(self, data: bytes) -> None:
-        if self._asleep is not None:
-            super().data_received(data)
-            if self._arriving is not None:
-                self._try_to_begin()
-        elif self.begin is not None and self._waiter is not None and not self._waiter.done():
-            self._asleep, self._waiter = self._waiter, None
-            super().data_received(data)
-            self._try_to_begin()
-        else:
-            super().data_received(data)
+        if self._is_begun or self._held is not None:
+            self._hold(data)
+        elif self._arriving is not None:
+            self._gather(data)
+        elif not (self._may_begin() and self._try_to_begin(data)):
+            self._pass_on(data)
+
+    def _pass_on(self, data: bytes) -> None:
+        """Let aiohttp have it."""
+        super().data_received(data)
         if self.is_answering:
             self.waiting_since = None
         elif data and self.waiting_since is None:
             self.waiting_since = time.monotonic()
 
-    def _try_to_begin(self) -> None:
-        """Have the only request that came taken, if it is all there; or wake aiohttp up."""
-        message, payload = self._messages[0] if len(self._messages) == 1 else _NONE
-        if payload is EMPTY_PAYLOAD or not _may_be_begun(message):
-            self._wake_up()
-        elif payload.is_eof():
-            self._begin(message, payload)
-        elif self._arriving is None and _is_small(message):
-            self._arriving = self._loop.call_later(_ARRIVING_SECONDS, self._wake_up)
-        elif self._arriving is None or payload.exception() is not None:
-            self._wake_up()
+    def _may_begin(self) -> bool:
+        """Whether aiohttp waits for a request and has seen nothing of it."""
+        waiter = self._waiter
+        return (
+            self.begin is not None
+            and waiter is not None
+            and not waiter.done()
+            and self.waiting_since is None
+        )
 
-    def _begin(self, message: RawRequestMessage, payload: StreamReader) -> None:
-        parts = payload._buffer  # looked at only: it may have to be read by somebody else
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        peer = self.peername
-        asked = Asked(message.path, message.headers, body, str(peer[0]) if peer else None)
-        self._stop_waiting_for_more()
-        self._messages.clear()
-        self._request_in_progress = True
-        if self._is_taken(asked):
-            if self._parser is not None:
-                self._parser.message_consumed()
-        else:
-            self._request_in_progress = False
-            self._messages.append((message, payload))
-            self._wake_up()
+    def _try_to_begin(self, data: bytes) -> bool:
+        """Have a request taken, or wait for the rest of it. False: it is aiohttp's."""
+        end = data.find(b"\r\n\r\n") + 4
+        found = self.heads.look(data[:end]) if end >= 4 else None
+        if found is None:
+            return False
+        head, length = found
+        missing = end + length - len(data)
+        if missing > 0 and length <= MOST_AT_HAND:
+            self._arriving, self._missing = [data], missing
+            self._giving_up = self._loop.call_later(_ARRIVING_SECONDS, self._give_up)
+            self._is_idle_after(_ARRIVING_SECONDS + self._keepalive_timeout)
+            return True
+        return missing == 0 and self._is_taken(Asked(head, data[end:], self._peer))
+
+    @property
+    def _peer(self) -> str | None:
+        name = self.peername
+        return str(name[0]) if name else None
 
     def _is_taken(self, asked: Asked) -> bool:
+        self._is_begun = True
+        self._request_count += 1
+        self._is_idle_after(self._keepalive_timeout)
         try:
-            return self.begin is not None and self.begin(asked, self._send)
+            taken = self.begin is not None and self.begin(asked, self._send)
         except Exception:
-            if not self._request_in_progress:
+            if not self._is_begun:
                 raise  # it is answered already
-            return False  # it goes wrong once more, where that is logged and answered
+            taken = False  # it goes wrong once more, where that is logged and answered
+        if not taken:
+            self._is_begun = False
+        return taken
+
+    def _is_idle_after(self, seconds: float) -> None:
+        """Have aiohttp's timer close the connection no earlier."""
+        self._next_keepalive_close_time = self._loop.time() + seconds
+
+    def _gather(self, data: bytes) -> None:
+        assert self._arriving is not None  # noqa: S101 - for the type checker
+        self._arriving.append(data)
+        self._missing -= len(data)
+        if self._missing <= 0:
+            whole = self._arrived()
+            if not (self._may_begin() and self._try_to_begin(whole)):
+                self._pass_on(whole)
+
+    def _arrived(self) -> bytes:
+        parts, self._arriving = self._arriving or [], None
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+            self._giving_up = None
+        return b"".join(parts)
+
+    def _give_up(self) -> None:
+        """Let aiohttp wait for the rest of a body."""
+        self._pass_on(self._arrived())
+
+    def _hold(self, data: bytes) -> None:
+        self._held = [*(self._held or ()), data]
+        if sum(map(len, self._held)) > _MOST_HELD and self.transport is not None:
+            self.transport.pause_reading()
 
     def _send(self, answer: bytes) -> None:
-        """Answer the request that was begun, as aiohttp would end one."""
-        self._request_in_progress = False
-        if self._handler_waiter is not None and not self._handler_waiter.done():
-            self._handler_waiter.set_result(None)
-        if self.transport is None or self._force_close:
+        """Answer the request that was taken, as aiohttp would end one."""
+        self._is_begun = False
+        if self.transport is None or self.transport.is_closing():
             return  # the client has gone
         if self.begin is None:  # the server has begun to end meanwhile
             self.transport.write(answer.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
             self.transport.close()
             return
         self.transport.write(answer)
-        self._next_keepalive_close_time = close = self._loop.time() + self._keepalive_timeout
-        if self._keepalive_handle is None:
-            self._keepalive_handle = self._loop.call_at(close, self._process_keepalive)
-        self._wake_up()
+        self._is_idle_after(self._keepalive_timeout)
+        if self._held is not None:
+            self._loop.call_soon(self._go_on)
 
-    def _wake_up(self) -> None:
-        """Let aiohttp have its `_waiter` back, and the request that came, if one did."""
-        self._stop_waiting_for_more()
-        waiter, self._asleep = self._asleep, None
-        if waiter is None:
-            return
-        self._waiter = waiter
-        if self._messages and not waiter.done():
-            waiter.set_result(None)
+    def _go_on(self) -> None:
+        """Look at what waited for an answer."""
+        held, self._held = b"".join(self._held or ()), None
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+            self.data_received(held)
 
-    def _stop_waiting_for_more(self) -> None:
-        if self._arriving is not None:
-            self._arriving.cancel()
-            self._arriving = None
-
-    def force_close(self) -> None:
-        """Close at once; what was begun goes on, and nobody hears of it."""
-        if self._asleep is not None:
-            self._waiter, self._asleep = self._asleep, None
-        self._stop_waiting_for_more()
-        super().force_close()
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._arrived()
+        super().connection_lost(exc)
 
     @property
     def is_answering(self) -> bool:
         """A request is being read or answered."""
         return (
-            self._request_in_progress or self._current_request is not None or bool(self._messages)
+            self._is_begun
+            or self._arriving is not None
+            or self._request_in_progress
+            or self._current_request is not None
+            or bool(self._messages)
         )
 
     @property
@@ -196,32 +222,13 @@ class _Connection(RequestHandler):
             response = answers.failed()
         else:
             what = (
-                f"a line of the request's head is longer than {_MAX_HEAD_LINE} bytes"
+                f"a line of the request's head is longer than {MAX_HEAD_LINE} bytes"
                 if isinstance(exc, LineTooLong)
                 else "this is not an HTTP request"
             )
             response = answers.error(status, "bad_request", what)
         response.force_close()
         return response
-
-
-_NONE = None, EMPTY_PAYLOAD
-
-
-def _may_be_begun(message: object) -> TypeGuard[RawRequestMessage]:
-    return (
-        isinstance(message, RawRequestMessage)
-        and message.method == "POST"
-        and message.version == HttpVersion11
-        and not message.should_close
-        and not message.upgrade
-        and hdrs.EXPECT not in message.headers
-    )
-
-
-def _is_small(message: RawRequestMessage) -> bool:
-    length = message.headers.get(hdrs.CONTENT_LENGTH)
-    return length is not None and int(length) <= MOST_AT_HAND
 
 
 class ProxyServer(web.Server):
@@ -233,6 +240,7 @@ class ProxyServer(web.Server):
         """Serve with one handler for every request that `begin` does not take."""
         self._patience = patience or Patience()
         self._begin = begin
+        self._heads = Heads()
         self._ending = False
         self._answer = handler
         super().__init__(
@@ -240,9 +248,8 @@ class ProxyServer(web.Server):
             access_log=None,
             auto_decompress=False,  # the proxy decompresses within its own bounds
             keepalive_timeout=self._patience.idle,
-            max_line_size=_MAX_HEAD_LINE,
-            max_field_size=_MAX_HEAD_LINE,
-            read_bufsize=MOST_AT_HAND,
+            max_line_size=MAX_HEAD_LINE,
+            max_field_size=MAX_HEAD_LINE,
             lingering_time=5.0,
         )
 
@@ -250,6 +257,7 @@ class ProxyServer(web.Server):
         """Make the protocol of a new connection."""
         connection = _Connection(self, loop=self._loop, **self._kwargs)
         connection.head_timeout = self._patience.head
+        connection.heads = self._heads
         connection.begin = None if self._ending else self._begin
         return connection
 

@@ -42,6 +42,27 @@ async def test_the_clock_steps_and_nothing_is_lost_or_expired(
     assert figures.dead == 0
 
 
+@pytest.mark.parametrize("step", [-_DAY, pytest.param(_DAY, marks=pytest.mark.torture)])
+async def test_a_clock_that_steps_during_a_pause_makes_it_neither_shorter_nor_longer(
+    world: World, tmp_path: Path, step: float
+):
+    clock = tmp_path / "clock"
+    clock.write_bytes(struct.pack("d", 0.0))
+    world.proxy.child = {"clock": str(clock)}
+    world.upstream.choose = lambda _: Plan(status=503, headers=("Retry-After: 1",))
+    await world.proxy.start()
+    await world.send_batch(5)
+    await world.until(lambda: bool(world.ledger.deliveries), "the first attempt")
+    await world.until_lane("web", "backing_off", "http_503")
+    with clock.open("r+b") as file:
+        file.write(struct.pack("d", step))
+    await world.until(lambda: len(world.ledger.deliveries) > 1, "the second attempt")
+    first, second, *_ = world.ledger.deliveries
+    assert 1.0 <= second.began_at - first.began_at < 2.5
+    figures = await world.settle(Rules(clock_slack=_DAY + 60))
+    assert figures.dead == 0
+
+
 async def test_events_of_1970_are_told_too_old_and_those_of_2100_are_delivered(world: World):
     await world.proxy.start()
     now = datetime.now(UTC)

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import shutil
+import random
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.crash.harness.machine import injecting, needs_strace
 from tests.crash.harness.oracle import Rules
-from tests.crash.harness.senders import Patience
+from tests.crash.harness.senders import IMPATIENT, Patience
 from tests.crash.harness.upstream import FINE, Plan
 from tests.crash.harness.world import World, open_world
 
 _DOWN = Plan(status=503, body=b"")
+_PAGE = 16_384  # bytes of a page of the database
 #: What the proxy could not sync may be on the disk all the same, and the client repeats it.
 _UNSURE = Rules(duplicates="crash", refused_stay_out=False)
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 
 
 @pytest.fixture
@@ -75,6 +77,28 @@ async def test_a_full_disk_refuses_and_recovers_by_itself(small_disk: Path, worl
         )
         world.upstream.choose = lambda _: _DOWN
     await world.settle()
+
+
+@pytest.mark.torture
+@needs_root
+@pytest.mark.parametrize("free", [4, 7, 8, 11])
+async def test_a_burst_on_a_disk_that_is_nearly_full_can_be_removed_once_it_is_delivered(
+    small_disk: Path, world: World, free: int
+):
+    world.upstream.choose = lambda _: _DOWN
+    await world.proxy.start()
+    disk = os.statvfs(small_disk)
+    with (small_disk / "filler").open("wb") as file:
+        file.write(bytes(disk.f_bavail * disk.f_frsize - free * 2**20))
+    # One transaction takes them all, in the WAL; from there they must go to the database.
+    bursts = [world.send_batch(60, padding=92_000, patience=IMPATIENT) for _ in range(3)]
+    await asyncio.gather(*bursts, world.send_batch(5))
+    await world.pass_time(1.5)
+    world.upstream.choose = lambda _: FINE
+    await world.empty()
+    await world.until_ready()
+    figures = await world.settle()
+    assert figures.delivered == figures.accepted >= 5
 
 
 @pytest.mark.torture
@@ -137,7 +161,7 @@ def _fill(filler: Path) -> None:
     ],
 )
 async def test_a_disk_that_fails_now_and_then_loses_nothing(world: World, calls: str, when: str):
-    world.proxy.prefix = _injecting(calls, "EIO", when)
+    world.proxy.prefix = injecting(calls, "EIO", when)
     world.upstream.choose = lambda _: world.rng.choice([FINE, FINE, _DOWN])
     await world.proxy.start()
     world.load(4, patience=Patience(pause=0.02))
@@ -155,13 +179,6 @@ async def test_a_disk_that_fails_now_and_then_loses_nothing(world: World, calls:
     world.proxy.prefix = ()
     await world.proxy.start()
     await world.settle(_UNSURE)
-
-
-def _injecting(calls: str, error: str, when: str) -> tuple[str, ...]:
-    return (
-        *("strace", "-D", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null"),
-        *("-e", f"trace={calls}", "-e", f"inject={calls}:error={error}:when={when}"),
-    )
 
 
 async def _damaged(world: World, damage: str) -> None:
@@ -239,3 +256,63 @@ async def test_damaged_at_many_places_it_starts_and_sends_nothing_that_is_wrong(
         async with open_world(f"damaged_at_many_places[{damage}]", seed + number, folder) as world:
             await _damaged(world, damage)
             await world.settle(Rules(duplicates="crash", lost=len(world.ledger.sent)))
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(120)
+@needs_root
+async def test_damaged_on_a_disk_without_room_for_a_copy_it_sends_everything_once(
+    small_disk: Path, world: World
+):
+    database = small_disk / "events.sqlite"
+    world.upstream.choose = lambda _: _DOWN
+    await world.proxy.start()
+    world.load(4, padding=20_000)
+    await world.until(lambda: database.stat().st_size > 14 * 2**20, "a backlog of 14 MiB")
+    await world.stop_senders()
+    await world.proxy.stop()
+    _flip(database, 5)  # the database's header: all of it is set aside and salvaged
+    world.upstream.heal()
+    await world.proxy.start()
+    await world.pass_time(0.5, 3.0)
+    await world.proxy.stop()
+    await world.proxy.start()
+    await world.until(lambda: bool(world.proxy.logged("buffer_salvaged")), "the salvage")
+    assert world.proxy.logged("salvage_interrupted")
+    # What comes back late is sent late: delivering makes the room for it.
+    figures = await world.settle(Rules(order=False))
+    assert figures.accepted == figures.delivered
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("stops", [0, 3])
+async def test_damaged_while_it_runs_it_repeats_nothing_and_loses_what_lay_there(
+    tmp_path: Path, seed: int, stops: int
+):
+    for number in range(4):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        name = f"damaged_while_it_runs[{stops}]"
+        async with open_world(name, seed + number, folder) as world:
+            world.upstream.choose = lambda _: _DOWN
+            await world.proxy.start()
+            world.load(4, padding=4_000)
+            await world.pass_time(2.0)
+            held = len(world.ledger.sent)
+            _scribble(world.proxy.buffer / "events.sqlite", world.rng)
+            world.upstream.choose = lambda _, rng=world.rng: Plan(delay=rng.uniform(0, 0.1))
+            for _ in range(stops):  # within the salvage, if the machine wants it so
+                await world.pass_time(0.0, 0.8)
+                assert await world.proxy.stop() == 0
+                await world.proxy.start()
+            await world.settle(Rules(lost=held // 5))
+
+
+def _scribble(database: Path, rng: random.Random) -> None:
+    """Overwrite up to ten pages, in part or whole."""
+    pages = database.stat().st_size // _PAGE
+    with database.open("r+b") as file:
+        for _ in range(rng.choice([1, 3, 10])):
+            file.seek(rng.randrange(1, pages) * _PAGE)
+            file.write(rng.randbytes(rng.choice([100, _PAGE])))

@@ -50,7 +50,7 @@ def _is_poison(text: bytes) -> bool:
     return int(ref.rpartition(".")[2]) % 7 == 3
 
 
-async def _with_dead_letters(world: World) -> int:
+async def _with_dead_letters(world: World, least: int = 20) -> int:
     refused = Plan(status=400, body=b"{}")
     world.upstream.judge = lambda _, texts: refused if any(map(_is_poison, texts)) else None
     await world.proxy.start()
@@ -60,7 +60,7 @@ async def _with_dead_letters(world: World) -> int:
     await world.empty()
     world.upstream.heal()
     dead = (await world.proxy.status())["dead_letters"]["count"]
-    assert dead > 20
+    assert dead >= least
     return dead
 
 
@@ -115,3 +115,20 @@ async def test_a_replay_while_the_proxy_is_stopped_works_on_the_files(world: Wor
     assert replay.returncode == 0, output
     figures = await world.settle(Rules(order=False))
     assert figures.dead == 0
+
+
+@pytest.mark.settings(dead_letters={"max_size": "20KB"})
+async def test_dead_letters_beyond_their_limit_are_counted_every_one(world: World):
+    dead = await _with_dead_letters(world, least=1)
+    status = await world.proxy.status()
+    expired = status["totals"]["expired"]
+    poison = [s for s in world.ledger.sent.values() if s.accepted and _is_poison(s.text)]
+    assert dead + expired == len(poison)
+    assert expired > 20
+    assert len(world.proxy.logged("dead_letters_expired")) <= 2  # a lane a minute
+    figures = await world.settle(Rules(expired=expired))
+    assert figures.dead == dead
+    assert (
+        sum(int(str(line["dead_letters"])) for line in world.proxy.logged("dead_letters_expired"))
+        == expired
+    )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import ssl
 
 import msgspec
 import pytest
+import trustme
 
-from tests.crash.harness.ledger import fields
-from tests.crash.harness.upstream import FINE, Plan
+from tests.crash.harness.ledger import Ledger, fields
+from tests.crash.harness.senders import Patience
+from tests.crash.harness.upstream import FINE, Plan, Upstream
 from tests.crash.harness.world import World
 
 _OK = b"HTTP/1.1 200 OK\r\n"
@@ -101,6 +104,36 @@ async def test_an_upstream_that_refuses_connections_for_a_while_gets_everything(
     await world.settle()
 
 
+@pytest.mark.settings(retry={"initial": "5ms", "max": "50ms"})
+async def test_wrong_addresses_lose_nothing_and_a_corrected_one_resumes_without_a_restart(
+    world: World,
+):
+    # Each answers, but is not where the events should go.
+    untrusted, elsewhere = Upstream(Ledger()), Upstream(Ledger())
+    elsewhere.choose = lambda _: Plan(status=404, body=b"")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
+    async with untrusted.serve(tls), elsewhere.serve():
+        settings = world.settings()
+        await world.proxy.start()
+        world.load(4, patience=Patience(pause=0.05))
+        for endpoint, state, reason in (
+            ("http://events.invalid", "backing_off", "dns"),
+            (untrusted.url.replace("http:", "https:"), "backing_off", "tls"),
+            (elsewhere.url, "parked", "http_404"),
+        ):
+            settings["hightouch"] = {"write_key": "at-hightouch", "endpoint": endpoint}
+            world.proxy.write_config(settings)
+            world.proxy.signal(signal.SIGHUP)
+            await world.until_lane("web", state, reason)
+            await world.until_lane("app", state, reason)
+        world.proxy.write_config(world.settings())
+        world.proxy.signal(signal.SIGHUP)
+        figures = await world.settle()
+    assert figures.starts == 1
+    assert figures.failed_requests == figures.refused_requests == figures.dead == 0
+
+
 async def test_a_dead_lane_holds_back_no_other_and_resumes_once_its_key_is_corrected(world: World):
     settings = world.settings()
     right = settings["sources"]
@@ -123,9 +156,14 @@ async def test_a_dead_lane_holds_back_no_other_and_resumes_once_its_key_is_corre
     assert figures.starts == 1
 
 
-def _is_poison(text: bytes) -> bool:
+def _number(text: bytes) -> int:
+    """Of an event among those of its sender, from 1."""
     ref = msgspec.json.decode(bytes(fields(text)["ref"]), type=str)
-    return int(ref.rpartition(".")[2]) % 97 == 13
+    return int(ref.rpartition(".")[2])
+
+
+def _is_poison(text: bytes) -> bool:
+    return _number(text) % 97 == 13
 
 
 async def test_poison_events_become_dead_letters_and_all_others_arrive(world: World):
@@ -140,6 +178,30 @@ async def test_poison_events_become_dead_letters_and_all_others_arrive(world: Wo
     poison = [sent for sent in world.ledger.sent.values() if _is_poison(sent.text)]
     assert figures.dead == len(poison) > 0
     assert not any(world.ledger.delivered(sent.ref) for sent in poison)
+
+
+@pytest.mark.parametrize(
+    "poisoned", [*(pytest.param(n, marks=pytest.mark.torture) for n in (1, 10)), 500]
+)
+@pytest.mark.settings(
+    flush={"interval": "50ms", "max_in_flight": 1}, retry={"initial": "5ms", "max": "50ms"}
+)
+async def test_poison_among_500_events_is_found_and_where_all_are_refused_none_is_buried(
+    world: World, poisoned: int
+):
+    poison = set(world.rng.sample(range(1, 501), poisoned))
+    refused = Plan(status=400, body=b"{}")
+    world.upstream.judge = lambda _, texts: (
+        refused if not poison.isdisjoint(map(_number, texts)) else None
+    )
+    await world.proxy.start()
+    await world.send_batch(500, users=20)
+    if poisoned == 500:
+        await world.until_lane("web", "parked", "refuses_everything")
+    else:
+        await world.empty()
+    figures = await world.settle()
+    assert figures.dead == (0 if poisoned == 500 else poisoned)
 
 
 @pytest.mark.settings(retry={"initial": "5ms", "max": "50ms"})

@@ -273,6 +273,20 @@ async def test_a_wrong_key_parks_and_a_corrected_one_resumes_without_a_restart(p
     await proxy.until_lane(state="ok", reason=None, delivered=2)
 
 
+async def test_a_reload_reads_a_secrets_file_anew(proxy, sandbox, tmp_path):
+    secret = tmp_path / "write_key"
+    secret.write_text("wrong")
+    del proxy.settings["hightouch"]["write_key"]
+    proxy.change(hightouch={"write_key_file": str(secret)})
+    proxy.change(sources=[{"name": "site", "write_key": KEY}])
+    await proxy.start()
+    assert await proxy.send(event(1)) == 200
+    await proxy.until_lane(state="parked", reason="http_401")
+    secret.write_text(HIGHTOUCH_KEY + "\n")
+    await proxy.reload()
+    await until(lambda: len(arrived(sandbox)) == 1, "what was buffered goes out")
+
+
 async def test_a_source_that_is_named_no_more_is_kept_and_resumes(proxy, sandbox):
     shop = {"name": "shop", "write_key": "the-shop's-key"}
     site = {"name": "site", "write_key": KEY}

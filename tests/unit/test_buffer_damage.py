@@ -1,15 +1,18 @@
 """Damaged files: set aside, replaced at once, salvaged beside; nothing sound is lost."""
 
 import asyncio
+import itertools
 import random
 import shutil
 
 import pytest
 
-from edgeproxy.buffer import aside
-from edgeproxy.buffer.base import BufferFaultError
+from edgeproxy.buffer import aside, salvage
+from edgeproxy.buffer.base import BufferFaultError, BufferFullError
 from edgeproxy.buffer.database import DATABASE, PAGE
-from edgeproxy.buffer.deadletters import DeadLetterFilter, iterate
+from edgeproxy.buffer.deadletters import DeadLetterFilter, Replayed, iterate
+from edgeproxy.buffer.repairing import repair
+from edgeproxy.buffer.restoring import Restoring
 from edgeproxy.buffer.sqlite import SqliteBuffer
 from tests.buffers import event, letter, numbers
 
@@ -147,6 +150,129 @@ async def test_a_salvage_that_is_interrupted_goes_on_after_the_next_start(folder
     assert codes == ["too_old"]
 
 
+@pytest.fixture
+def interrupted(monkeypatch):
+    """A salvage in small pieces; before the third of them the disk is full for a moment."""
+    monkeypatch.setattr(salvage, "_CHUNK_ROWS", 50)
+    store = Restoring._store
+    pieces = itertools.count(1)
+
+    async def sometimes(self, chunk, names):
+        if next(pieces) == 3:
+            raise BufferFullError("disk full")
+        return await store(self, chunk, names)
+
+    monkeypatch.setattr(Restoring, "_store", sometimes)
+
+
+async def some(buffer):
+    """Acknowledge what can be claimed now."""
+    found = []
+    while taken := buffer.claim("shop", 50, ALL):
+        found += numbers(taken)
+        await settled(buffer, taken)
+    return found
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - tells nobody
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.usefixtures("interrupted")
+async def test_what_comes_back_behind_later_events_is_given_without_a_restart(folder):
+    flip(folder / DATABASE, 5)
+    buffer = await opened(folder)
+    await buffer.append("shop", 1, [event(99, 1000)])
+    await until(lambda: not buffer._restoring.is_holding)
+    found = await some(buffer)  # some of the old ones, and the new one
+    assert found[-1] == 1000
+    await until(lambda: buffer._restoring._task is None)
+    rest, _ = await everything(buffer)
+    await buffer.close()
+    assert sorted(found + rest) == [*range(300), 1000]
+
+
+@pytest.mark.usefixtures("interrupted")
+@pytest.mark.parametrize("by", ["a start", "a repair"])
+async def test_what_was_delivered_during_an_interrupted_salvage_does_not_come_back(folder, by):
+    flip(folder / DATABASE, 5)
+    buffer = await opened(folder)
+    await until(lambda: not buffer._restoring.is_holding)
+    found = await some(buffer)
+    await buffer.close()
+    assert 0 < len(found) < 300
+    if by == "a repair":
+        repair(folder, lambda _: None)
+    buffer = await opened(folder)
+    rest, _ = await everything(buffer)
+    await buffer.close()
+    assert sorted(found + rest) == list(range(300))
+
+
+@pytest.mark.usefixtures("interrupted")
+async def test_a_dead_letter_that_was_replayed_during_an_interrupted_salvage_does_not_come_back(
+    folder,
+):
+    buffer = await opened(folder)
+    # On the first pages, which are read before the disk is full.
+    (stored,) = stored_letters(buffer)
+    buffer._replace_soon("for a test")
+    await until(lambda: buffer._restoring.is_holding)
+    await until(lambda: stored_letters(buffer))
+    move = Replayed(stored.id, "blog", 1, event(5, 2000))
+    assert await buffer.replay([move]) == 1
+    await until(lambda: buffer._restoring._task is None)
+    assert stored_letters(buffer) == []
+    await buffer.close()
+
+
+def stored_letters(buffer):
+    connection = buffer.reading()
+    try:
+        return list(iterate(connection, DeadLetterFilter()))
+    finally:
+        connection.close()
+
+
+async def test_what_was_delivered_before_a_second_replacement_does_not_come_back(
+    folder, monkeypatch
+):
+    buffer = await opened(folder)
+    taken = buffer.claim("shop", 50, ALL)
+    with monkeypatch.context() as patched:
+        patched.setattr(Restoring, "_salvage", lambda _self, _path: asyncio.sleep(3600))
+        for _ in range(2):
+            before = buffer._database
+            buffer._replace_soon("for a test")
+            await until(lambda before=before: buffer._database is not before)
+            await settled(buffer, taken)  # the second time it is gone
+        await buffer.close()
+    buffer = await opened(folder)
+    rest, _ = await everything(buffer)
+    await buffer.close()
+    assert rest == list(range(50, 300))
+
+
+async def test_dead_letters_of_databases_that_were_replaced_in_one_second_are_all_kept(
+    tmp_path, monkeypatch
+):
+    buffer = await opened(tmp_path / "b")
+    with monkeypatch.context() as patched:
+        patched.setattr(Restoring, "_salvage", lambda _self, _path: asyncio.sleep(3600))
+        for number in range(5):
+            await buffer.append("shop", 1, [], [letter(body=b'{"n":%d}' % number)])
+            before = buffer._database
+            buffer._replace_soon("for a test")
+            await until(lambda before=before: buffer._database is not before)
+        await buffer.close()
+    buffer = await opened(tmp_path / "b")
+    _, codes = await everything(buffer)
+    await buffer.close()
+    assert len(codes) == 5
+
+
 @pytest.mark.parametrize("seed", range(12))
 async def test_a_flipped_byte_anywhere_costs_at_most_what_lies_there(folder, seed):
     chance = random.Random(seed)
@@ -226,6 +352,18 @@ async def test_rows_with_a_wrong_checksum_become_dead_letters_and_block_nobody(f
     assert codes.count("invalid_event") == 30
     assert buffer.stats().events == 0
     await buffer.close()
+
+
+async def test_a_damaged_event_becomes_one_dead_letter_although_its_database_is_set_aside(folder):
+    buffer = await opened(folder)
+    buffer._database.writer.execute("update events set body = x'7b7d' where rowid % 100 = 3")
+    taken = buffer.claim("shop", 300, ALL)  # meets it, and will bury it
+    buffer._replace_soon("for a test")
+    await until(lambda: buffer._restoring.is_holding)
+    buffer.release("shop", taken)
+    _, codes = await everything(buffer)
+    await buffer.close()
+    assert codes.count("invalid_event") == 3
 
 
 async def test_a_lane_whose_name_is_damaged_keeps_its_events(folder):

@@ -124,6 +124,19 @@ async def test_the_limit_counts_the_wal_and_not_the_free_pages(tmp_path):
     await buffer.close()
 
 
+async def test_what_the_disk_could_not_hold_twice_is_refused_and_smaller_requests_are_not(
+    tmp_path, monkeypatch
+):
+    buffer = await SqliteBuffer.open(tmp_path / "buffer", max_size=64 * 2**20)
+    monkeypatch.setattr("edgeproxy.buffer.sqlite.free_bytes", lambda _: 7 * 2**20)
+    large = [event(1, number, size=50_000) for number in range(40)]
+    with pytest.raises(BufferFullError, match="disk full"):
+        await buffer.append("shop", 1, large)
+    await buffer.append("shop", 1, large[:4])
+    assert buffer.stats().events == 4
+    await buffer.close()
+
+
 async def test_dead_letters_do_not_take_the_events_room(tmp_path):
     buffer = await opened(tmp_path, max_size=4 * MB)
     for _ in range(40):

@@ -1,9 +1,12 @@
 """A lane's pace, simulated: see tests/simulation.py."""
 
 import itertools
+import random
 
+import msgspec
 import pytest
 
+from edgeproxy.buffer.base import Claimed
 from edgeproxy.config import Retry
 from edgeproxy.delivery.outcome import Answer, Outcome
 from edgeproxy.delivery.pacing import REFUSES_EVERYTHING, WAITING_BYTES, Pacing
@@ -16,6 +19,10 @@ NO_ROUTE = Answer(None, "connect", reached=False)
 def refusing(poison, code=400):
     poison = set(poison)
     return lambda ids, _at: status(code) if poison & set(ids) else OK
+
+
+def claimed(id_, user):
+    return Claimed(id_, user, 0, 0, 0, b"{}")
 
 
 def simulated(test):
@@ -279,10 +286,54 @@ def test_pauses_are_fully_jittered_between_nothing_and_a_doubling_cap():
 
 
 def test_batches_that_fail_together_count_as_one_failure():
-    from edgeproxy.buffer.base import Claimed
-
     pacing = Pacing(Retry(0.5, 60.0), 4, lambda: 1.0)
-    batches = [pacing.add([Claimed(n, n, 0, 0, 0, b"{}")], 10.0) for n in range(1, 5)]
+    batches = [pacing.add([claimed(n, n)], 10.0) for n in range(1, 5)]
     for batch in batches:
         pacing.settle(batch, Outcome("retry", status(503)), 11.0)
     assert pacing.next_attempt(11.0) == 0.5
+
+
+@simulated
+async def test_smaller_batches_after_a_reload_keep_a_users_halves_in_order():
+    broken = True
+    sim = Simulation(lambda _ids, _at: status(500) if broken else OK)
+    sim.put([7] * 4, body=b'{"a":"%b"}' % (b"x" * 90_000))
+    sim.put([7] * 4)
+    await sim.until(lambda: len(sim.lane.pacing.batches) == 2, HOUR)
+    await sim.until(lambda: not sim.lane.pacing.in_flight, 60)
+    # The first half is too large by now, the second is not.
+    sim.lane.configure(_with(sim.settings, max_bytes=200_000))
+    broken = False
+    await sim.until(lambda: not sim.buffer.events, HOUR)
+    assert sim.buffer.acked == list(range(1, 9))
+    await sim.close()
+
+
+def _with(settings, **flush):
+    return msgspec.structs.replace(settings, flush=msgspec.structs.replace(settings.flush, **flush))
+
+
+def test_halves_stay_in_order_whatever_grew_too_old():
+    for seed in (99, 202, 413, 939):  # found among some thousand
+        chance = random.Random(seed)
+        users, pacing = chance.randint(3, 8), Pacing(Retry(0.5, 60.0), 16, lambda: 0.0)
+        events = range(1, chance.randint(8, 40) + 1)
+        batch = pacing.add([claimed(id_, chance.randrange(users)) for id_ in events], 0.0)
+        batch.in_flight = False
+        oldest = 0
+        for _ in range(30):
+            if not pacing.batches:
+                break
+            batch = chance.choice(pacing.batches)
+            if chance.random() < 0.3:
+                oldest = max(oldest, chance.choice(events))
+            fresh = [event for event in batch.events if event.id > oldest]
+            if not fresh:
+                pacing.give_up(batch)
+                continue
+            if len(fresh) < len(batch.events):
+                batch.hold(fresh)
+            pacing._halve(batch)
+            for user in range(users):
+                own = [e.id for batch in pacing.batches for e in batch.events if e.user == user]
+                assert own == sorted(own), seed

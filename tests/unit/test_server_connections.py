@@ -5,6 +5,7 @@ import json
 import logging
 import socket
 import struct
+from itertools import pairwise
 
 import pytest
 
@@ -131,20 +132,47 @@ async def test_what_comes_while_a_request_waits_for_the_disk_is_answered_after_i
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 30])
-async def test_requests_that_arrive_soon_need_no_task(proxy, pieces):
+async def test_requests_whose_bodies_arrive_soon_need_no_task(proxy, pieces):
     connection = await proxy.connect()
     await asyncio.sleep(0.05)
-    data = whole()
-    size = len(data) // pieces + 1
     for _ in range(3):
-        for at in range(0, len(data), size):
-            await connection.send(data[at : at + size])
+        data = whole()
+        start = data.index(b"\r\n\r\n") + 4
+        ends = [start + (len(data) - start) * n // pieces for n in range(pieces + 1)]
+        for at, end in pairwise([0, *ends[1:]]):
+            await connection.send(data[at:end])
             await asyncio.sleep(0.002)
         answer = await connection.answer()
         assert (answer.status, answer.body) == (200, b'{"success":true}')
-        data = whole()
-        size = len(data) // pieces + 1
     assert proxy.server.requests_count == 0
+    await connection.close()
+
+
+async def test_a_head_in_pieces_is_a_request_like_any_other(proxy):
+    connection = await proxy.connect()
+    await asyncio.sleep(0.05)
+    data = whole()
+    for at in range(0, len(data), 20):
+        await connection.send(data[at : at + 20])
+        await asyncio.sleep(0.001)
+    assert (await connection.answer()).status == 200
+    await connection.send(whole())
+    assert (await connection.answer()).status == 200
+    assert proxy.server.requests_count == 1
+    await connection.close()
+
+
+async def test_what_is_held_back_is_bounded_and_nothing_of_it_is_lost(proxy):
+    hold_commits(proxy, 0.005)
+    connection = await proxy.connect()
+    await asyncio.sleep(0.05)
+    many = 300
+    await connection.send(whole(track(messageId="m")))
+    await asyncio.sleep(0.002)
+    await connection.send(b"".join(whole(track(messageId=f"m{n}")) for n in range(1, many)))
+    for _ in range(many):
+        assert (await connection.answer()).status == 200
+    assert len(proxy.events()) == many
     await connection.close()
 
 

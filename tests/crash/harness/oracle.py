@@ -160,7 +160,7 @@ def _order(ledger: Ledger, gone: Counter[str]) -> list[str]:
         latest = [0, *accumulate(settled, max)]
         for index, later in enumerate(events):
             for arrival in ledger.arrivals.get(later.ref, ()):
-                found += _overtaken(ledger, events[:index], settled, latest, later, arrival)
+                found += _overtaken(ledger, events, settled, latest, index, arrival)
     return found
 
 
@@ -174,18 +174,19 @@ def _settled(ledger: Ledger, sent: Sent, gone: Counter[str]) -> float:
 
 def _overtaken(
     ledger: Ledger,
-    before: Sequence[Sent],
+    events: Sequence[Sent],
     settled: Sequence[float],
     latest: Sequence[float],
-    later: Sent,
+    index: int,
     arrival: Arrival,
 ) -> list[str]:
+    """The earlier events of a user that the one at `index` overtook when it arrived."""
+    later = events[index]
     began = ledger.deliveries[arrival.delivery].began
     found = []
-    index = len(before)
     while latest[index] >= began:
         index -= 1
-        earlier = before[index]
+        earlier = events[index]
         # Not certain to have been accepted first: not answered when the later one was sent.
         unclear = (earlier.accepted or inf) > (later.first_sent or 0)
         together = any(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from tests.crash.harness.ledger import Attempt, Ledger, Sent
 from tests.crash.harness.writing import Request, Writer
 
-__all__ = ["Answer", "Patience", "Sender", "answer", "exchange"]
+__all__ = ["IMPATIENT", "Answer", "Patience", "Sender", "answer", "exchange"]
 
 #: Status and body; None when no whole answer could be read.
 Answer = tuple[int, bytes]
@@ -40,6 +40,10 @@ class Patience:
         self.tolerant = tolerant  # of 500, which is then repeated like no answer
 
 
+#: Sends each request once.
+IMPATIENT = Patience(repeats=False)
+
+
 class Sender:
     """Runs until stopped; `stop` lets it finish the request that it is at."""
 
@@ -65,15 +69,23 @@ class Sender:
     async def run(self) -> None:
         try:
             while not self._stopping:
-                request = self._writer.request(self._patience.most)
-                for event in request.events:
-                    self._ledger.sent[event.ref] = event
-                await self._send(request)
+                await self._send(self._writer.request(self._patience.most))
                 await asyncio.sleep(self._rng.uniform(0, self._patience.pause))
         finally:
             self._drop()
 
+    async def send_batch(self, count: int) -> list[Sent]:
+        """Send one batch of so many events until it is answered; instead of `run`."""
+        request = self._writer.batch(count)
+        try:
+            await self._send(request)
+        finally:
+            self._drop()
+        return request.events
+
     async def _send(self, request: Request) -> None:
+        for event in request.events:
+            self._ledger.sent[event.ref] = event
         while True:
             got = await self._attempt(request)
             if got is not None and self._note(request.events, *got):

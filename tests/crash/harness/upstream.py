@@ -8,6 +8,7 @@ import asyncio
 import gzip
 import json
 import socket
+import ssl
 import struct
 import time
 from base64 import b64decode
@@ -78,10 +79,19 @@ class Upstream:
         for task in self._tasks:
             task.cancel()
 
-    async def listen(self) -> None:
-        """Begin, or begin again on the same port."""
+    async def listen(
+        self, sock: socket.socket | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Begin, or begin again on the same port; or on a socket that was made elsewhere."""
+        where = self.address if sock is None else (None, None)
         self._server = await asyncio.start_server(
-            self._connection, *self.address, limit=2**20, backlog=256, reuse_address=True
+            self._connection,
+            *where,
+            sock=sock,
+            limit=2**20,
+            backlog=256,
+            reuse_address=sock is None,
+            ssl=tls,
         )
         self.address = self._server.sockets[0].getsockname()[:2]
 
@@ -94,8 +104,8 @@ class Upstream:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @asynccontextmanager
-    async def serve(self) -> AsyncIterator[None]:
-        await self.listen()
+    async def serve(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[None]:
+        await self.listen(tls=tls)
         try:
             yield
         finally:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.crash.harness.ledger import Ledger
+from tests.crash.harness.ledger import Ledger, Sent
 from tests.crash.harness.oracle import Figures, Rules, findings
 from tests.crash.harness.process import Proxy, Settings, leftovers
 from tests.crash.harness.senders import Patience, Sender
@@ -81,17 +81,25 @@ class World:
     ) -> None:
         """Let clients send until the scenario ends."""
         for _ in range(senders):
-            number = next(self._numbers)
-            name = source or ("web", "app")[number % 2]
-            rng = random.Random(self.rng.random())
-            writer = Writer(
-                rng, f"s{number}", source=name, key=f"key-{name}", users=users, padding=padding
-            )
-            sender = Sender(
-                self.ledger, lambda: self.proxy.address, writer, rng, patience or Patience()
-            )
-            task = asyncio.create_task(sender.run(), name=f"sender {number}")
+            sender = self._sender(source, users, padding, patience or Patience())
+            task = asyncio.create_task(sender.run())
             self._senders.append((sender, task))
+
+    async def send_batch(
+        self, count: int, *, users: int = 4, padding: int = 0, patience: Patience | None = None
+    ) -> list[Sent]:
+        """Let one client of the first source send one batch of so many events."""
+        sender = self._sender("web", users, padding, patience or Patience())
+        return await sender.send_batch(count)
+
+    def _sender(self, source: str | None, users: int, padding: int, patience: Patience) -> Sender:
+        number = next(self._numbers)
+        name = source or ("web", "app")[number % 2]
+        rng = random.Random(self.rng.random())
+        writer = Writer(
+            rng, f"s{number}", source=name, key=f"key-{name}", users=users, padding=padding
+        )
+        return Sender(self.ledger, lambda: self.proxy.address, writer, rng, patience)
 
     async def pass_time(self, least: float, most: float | None = None) -> None:
         """Let a random time pass."""
@@ -106,6 +114,25 @@ class World:
             if time.monotonic() > limit:
                 raise OracleError(f"waited {patience} s in vain for {what}: {self.proxy.tail()}")
             await asyncio.sleep(0.01)
+
+    async def until_lane(self, name: str, state: str, reason: str) -> None:
+        """Wait until a lane is in trouble, and says why."""
+        limit = time.monotonic() + _SETTLE
+        while True:
+            lanes = {lane["name"]: lane for lane in (await self.proxy.status())["lanes"]}
+            if (lanes[name]["state"], lanes[name]["reason"]) == (state, reason):
+                return
+            if time.monotonic() > limit:
+                raise OracleError(f"{self._where()}: {name} is {lanes[name]}, not {state}")
+            await asyncio.sleep(0.02)
+
+    async def until_ready(self) -> None:
+        """Wait until it can accept."""
+        limit = time.monotonic() + _SETTLE
+        while (await self.proxy.get("/readyz"))[0] != 200:
+            if time.monotonic() > limit:
+                raise OracleError(f"{self._where()}: it does not recover: {self.proxy.tail()}")
+            await asyncio.sleep(0.05)
 
     async def stop_senders(self, *, patience: float = 15.0) -> None:
         """Let each finish the request it is at; those that still repeat then are cut off."""

@@ -91,10 +91,16 @@ class Writer:
             event = self._event(now, type_, batch_sent_at=None, with_type=with_type)
             word = type_ if rng.random() < 0.7 else _TYPES[type_]
             return self._enveloped([event], f"/v1/{word}", event.text)
+        return self.batch(rng.randint(1, most), now)
+
+    def batch(self, count: int, now: datetime | None = None) -> Request:
+        """Write a batch of so many new events."""
+        rng = self._rng
+        now = now or datetime.now(UTC)
         sent_at = _stamp(now) if rng.random() < 0.7 else None
         events = [
             self._event(now, rng.choice(list(_TYPES)), batch_sent_at=sent_at, with_type=True)
-            for _ in range(rng.randint(1, most))
+            for _ in range(count)
         ]
         batch = b"[" + rng.choice([b",", b" ,\n "]).join(e.text for e in events) + b"]"
         fields = {"batch": batch}
