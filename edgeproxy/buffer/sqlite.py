@@ -8,6 +8,7 @@ and failing disks), `opening` and `salvage` (damage), `erasing` (purges and repl
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
@@ -283,6 +284,8 @@ class SqliteBuffer:
             for lane in self._ledger.lanes.values()
         ]
         oldest = [lane.oldest for lane in lanes if lane.oldest is not None]
+        with suppress(apsw.Error):  # then it is what it was
+            self._used = self._measure()
         return Stats(
             events=sum(lane.events for lane in lanes),
             bytes=self._used + self._ledger.dead_bytes,

@@ -120,7 +120,7 @@ class _Connection(RequestHandler):
         return str(name[0]) if name else None
 
     def _is_taken(self, asked: Asked) -> bool:
-        self._is_begun = True
+        self._is_begun = self._request_in_progress = True  # which aiohttp's shutdown waits for
         self._request_count += 1
         self._is_idle_after(self._keepalive_timeout)
         try:
@@ -130,7 +130,7 @@ class _Connection(RequestHandler):
                 raise  # it is answered already
             taken = False  # it goes wrong once more, where that is logged and answered
         if not taken:
-            self._is_begun = False
+            self._is_begun = self._request_in_progress = False
         return taken
 
     def _is_idle_after(self, seconds: float) -> None:
@@ -164,7 +164,9 @@ class _Connection(RequestHandler):
 
     def _send(self, answer: bytes) -> None:
         """Answer the request that was taken, as aiohttp would end one."""
-        self._is_begun = False
+        self._is_begun = self._request_in_progress = False
+        if self._handler_waiter is not None and not self._handler_waiter.done():
+            self._handler_waiter.set_result(None)
         if self.transport is None or self.transport.is_closing():
             return  # the client has gone
         if self.begin is None:  # the server has begun to end meanwhile

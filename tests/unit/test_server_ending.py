@@ -66,3 +66,16 @@ async def test_a_request_that_waits_for_the_disk_is_answered_and_told_that_it_is
     await ending
     assert proxy.server.requests_count == 0, "no task of aiohttp's took it"
     await connection.close()
+
+
+async def test_a_disk_that_is_slow_at_the_end_is_waited_for_when_the_connections_are_closed(proxy):
+    hold_commits(proxy, 0.8)
+    connection = await proxy.connect()
+    await asyncio.sleep(0.05)
+    await connection.send(HEAD + REQUEST)
+    await asyncio.sleep(0.05)
+    await proxy.server.let_finish()
+    closing = asyncio.create_task(proxy.server.shutdown(1.0))
+    assert (await connection.answer()).status == 200
+    await closing
+    await connection.close()
