@@ -11,7 +11,7 @@ from msgspec import Raw
 from edgeproxy.events import Event
 from edgeproxy.mapping.collecting import put_in, take_out
 from edgeproxy.mapping.counters import Counters, Trace
-from edgeproxy.mapping.generated import generate
+from edgeproxy.mapping.generated import Variants, generate
 from edgeproxy.mapping.objects import Edits, Text, is_null
 from edgeproxy.mapping.paths import EVERY, Path, show_path
 from edgeproxy.mapping.plan import Chain, Input, Ready
@@ -27,12 +27,14 @@ __all__ = ["Plan", "Work"]
 class Plan:
     """The rules for one kind of event."""
 
-    __slots__ = ("_chains", "_rest", "generated", "outputs")
+    __slots__ = ("_chains", "_rest", "generated", "outputs", "variants")
 
     def __init__(self, chains: tuple[Chain, ...]) -> None:
         self._chains = chains
         self.generated, self._rest = generate(chains)
         """The function that does what the simple rules say."""
+        self.variants = None if self.generated is None else Variants(chains, self.generated)
+        """The same for events that have only some of what the rules read."""
         self.outputs = frozenset(chain[0].rule.output for chain in chains)
         """Every output key that a rule may supply."""
 

@@ -9,7 +9,7 @@ The code holds no text of the settings but names as Python literals; everything 
 namespace.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Raw
@@ -19,7 +19,7 @@ from edgeproxy.mapping.paths import Path
 from edgeproxy.mapping.plan import Chain, Input, Ready
 from edgeproxy.mapping.view import View
 
-__all__ = ["Generated", "generate"]
+__all__ = ["Generated", "Variants", "generate"]
 
 
 class Work(Protocol):
@@ -39,8 +39,17 @@ class Work(Protocol):
 Generated = Callable[[View, Edits, Work], None]
 
 
-def generate(chains: Sequence[Chain]) -> tuple[Generated | None, tuple[Chain, ...]]:
+#: For an object of the event, those of its members that any rule reads.
+_Present = Mapping[Path, frozenset[str]]
+
+
+def generate(
+    chains: Sequence[Chain], present: _Present | None = None
+) -> tuple[Generated | None, tuple[Chain, ...]]:
     """Write the function.
+
+    Args:
+        present: what the events have of which it will be called; None: any.
 
     Returns:
         The function, None where there is nothing for it; and the chains that it leaves over.
@@ -50,7 +59,7 @@ def generate(chains: Sequence[Chain]) -> tuple[Generated | None, tuple[Chain, ..
     rest = tuple(chain for chain in chains if chain[0] not in simple)
     if not simple:
         return None, rest
-    writer = _Writer()
+    writer = _Writer(present)
     for ready in simple:
         writer.rule(ready)
     return writer.compile(alone=not rest), rest
@@ -86,7 +95,8 @@ def _tangled(chains: Iterable[Chain]) -> set[Path]:
 class _Writer:
     """The lines of the function and the namespace that they need."""
 
-    def __init__(self) -> None:
+    def __init__(self, present: _Present | None) -> None:
+        self._present = present
         self._names: dict[str, Any] = {
             "NULL": Raw(b"null"),
             "EMPTY": {},
@@ -107,8 +117,13 @@ class _Writer:
             self._body.append(f"w = work.computed({self._constant(ready)})")
             self._put_or_take("", ready, put)
             return
+        inputs = [one for one in ready.inputs if self._may_be_there(one)]
+        if not inputs:
+            if rule.default is not None:
+                self._body.append(f"{put} = {self._constant(Raw(rule.default))}")
+            return
         own = ""
-        for number, one in enumerate(ready.inputs):
+        for number, one in enumerate(inputs):
             indent = ""
             if number:
                 self._body.append("if v is None or v == NULL:")
@@ -119,9 +134,13 @@ class _Writer:
             elif one.path == rule.output:
                 own = "own"
                 self._body.append(f"{indent}own = v")
-        self._use(ready, put, own)
+        self._use(ready, inputs, put, own)
 
-    def _use(self, ready: Ready, put: str, own: str) -> None:
+    def _may_be_there(self, one: Input) -> bool:
+        names = None if self._present is None else self._present.get(one.around)
+        return names is None or one.last in names
+
+    def _use(self, ready: Ready, inputs: Sequence[Input], put: str, own: str) -> None:
         rule = ready.rule
         self._body.append("if v is not None and v != NULL:")
         if rule.chain:
@@ -129,13 +148,14 @@ class _Writer:
             self._put_or_take("    ", ready, put)
         elif not own:
             self._body.append(f"    {put} = v")
-        elif len(ready.inputs) > 1:
+        elif len(inputs) > 1:
             self._body.append(f"    if v is not own: {put} = v")
         else:
             self._body.append("    pass")
         for one in ready.moving:
-            there = "" if len(ready.inputs) == 1 else f"if {self._get(one)} is not None: "
-            self._body.append(f"    {there}{self._take(one.path)}[{one.last!r}] = None")
+            if one in inputs:
+                there = "" if len(inputs) == 1 else f"if {self._get(one)} is not None: "
+                self._body.append(f"    {there}{self._take(one.path)}[{one.last!r}] = None")
         if rule.default is not None:
             self._body.append(f"else: {put} = {self._constant(Raw(rule.default))}")
 
@@ -201,3 +221,49 @@ class _Writer:
             return [*lines, f"if {name}: edits.update({name})"]
         around = "edits" + "".join(f".setdefault({key!r}, {{}})" for key in path[:-1])
         return [*lines, f"if {name}: {around}[{path[-1]!r}] = {name}"]
+
+
+#: Variants that are written for one plan, and how often events with the same fields come before
+#: theirs is: writing takes milliseconds, and what fields events have is the clients' to choose.
+_MOST_VARIANTS = 128
+_SEEN_BEFORE = 16
+_MOST_SEEN = 1024
+
+_Fields = tuple[tuple[str, ...], ...]
+
+
+class Variants:
+    """The function of a plan, written anew for events with the same fields.
+
+    Most of a site's rules find nothing in most of its events: what is not there costs nothing.
+    """
+
+    def __init__(self, chains: Sequence[Chain], general: Generated) -> None:
+        """Take the rules, and the function for any event."""
+        self._chains = chains
+        self._general = general
+        self._found: dict[_Fields, Generated] = {}
+        self._seen: dict[_Fields, int] = {}
+
+    def choose(
+        self, properties: Mapping[str, Raw] | None, traits: Mapping[str, Raw] | None
+    ) -> Generated:
+        """The function for an event with these members in its objects."""
+        key = tuple(properties or ()), tuple(traits or ())
+        return self._found.get(key) or self._look(key)
+
+    def _look(self, key: _Fields) -> Generated:
+        times = self._seen.get(key, 0) + 1
+        if times <= _SEEN_BEFORE or len(self._found) >= _MOST_VARIANTS:
+            if len(self._seen) >= _MOST_SEEN:
+                self._seen.clear()
+            self._seen[key] = times
+            return self._general
+        properties, traits = key
+        present: _Present = {
+            ("properties",): frozenset(properties),
+            ("traits",): frozenset(traits),
+        }
+        written, _ = generate(self._chains, present)
+        self._found[key] = written or self._general
+        return self._found[key]

@@ -112,9 +112,9 @@ def seal(
 
 def replaced(body: bytes, name: bytes, old: bytes, new: bytes) -> bytes:
     """Write another value of a top-level field; its name, in quotes, must stand nowhere else."""
-    member = b"%b:%b" % (name, old)
+    member = name + b":" + old
     at = _only(body, name, member)
-    return b"%b%b:%b%b" % (body[:at], name, new, body[at + len(member) :])
+    return b"".join((body[:at], name, b":", new, body[at + len(member) :]))
 
 
 def _only(raw: bytes, name: bytes, beginning: bytes) -> int:

@@ -117,10 +117,11 @@ class Ruled:
             if plan is None:
                 return None
             body = raw
-            if plan.generated is not None:
+            if plan.variants is not None:
                 view = _View(event)
                 work = _Work(raw, source, view)
-                plan.generated(view, work.edits, work)
+                run = plan.variants.choose(event.properties, event.traits)
+                run(view, work.edits, work)
                 if work.edits:
                     return None
                 body = work.body
