@@ -92,6 +92,14 @@ def _tangled(chains: Iterable[Chain]) -> set[Path]:
     return inner | {path[:at] for path in inner for at in range(1, len(path))}
 
 
+def _changes_nothing(ready: Ready, inputs: Sequence[Input]) -> bool:
+    """Whether a rule with only these inputs leaves every event as it is."""
+    rule = ready.rule
+    if rule.value is not None or rule.expr is not None or rule.default is not None:
+        return False
+    return not inputs or (not rule.chain and [one.path for one in inputs] == [rule.output])
+
+
 class _Writer:
     """The lines of the function and the namespace that they need."""
 
@@ -109,6 +117,9 @@ class _Writer:
     def rule(self, ready: Ready) -> None:
         """Write one rule."""
         rule = ready.rule
+        inputs = [one for one in ready.inputs if self._may_be_there(one)]
+        if _changes_nothing(ready, inputs):
+            return
         put = f"{self._put(rule.output)}[{rule.output[-1]!r}]"
         if rule.value is not None:
             self._body.append(f"{put} = {self._constant(Raw(rule.value))}")
@@ -117,10 +128,9 @@ class _Writer:
             self._body.append(f"w = work.computed({self._constant(ready)})")
             self._put_or_take("", ready, put)
             return
-        inputs = [one for one in ready.inputs if self._may_be_there(one)]
         if not inputs:
-            if rule.default is not None:
-                self._body.append(f"{put} = {self._constant(Raw(rule.default))}")
+            assert rule.default is not None  # noqa: S101 - it changes something
+            self._body.append(f"{put} = {self._constant(Raw(rule.default))}")
             return
         own = ""
         for number, one in enumerate(inputs):
