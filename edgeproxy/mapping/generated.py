@@ -39,6 +39,9 @@ class Work(Protocol):
 Generated = Callable[[View, Edits, Work], None]
 
 
+_PROPERTIES: Path = ("properties",)
+_TRAITS: Path = ("traits",)
+
 #: For an object of the event, those of its members that any rule reads.
 _Present = Mapping[Path, frozenset[str]]
 
@@ -233,13 +236,15 @@ class _Writer:
         return [*lines, f"if {name}: {around}[{path[-1]!r}] = {name}"]
 
 
-#: Variants that are written for one plan, and how often events with the same fields come before
-#: theirs is: writing takes milliseconds, and what fields events have is the clients' to choose.
-_MOST_VARIANTS = 128
+#: Variants that are written for one plan; kinds of events that are remembered with theirs; and how
+#: often events of a kind come before it is. Writing takes milliseconds, and what fields events have
+#: is the clients' to choose: so many bytes of names, and no more, are remembered of a kind.
+_MOST_VARIANTS = 64
+_MOST_KINDS = 128
+_LONGEST = 1000
 _SEEN_BEFORE = 16
-_MOST_SEEN = 1024
 
-_Fields = tuple[tuple[str, ...], ...]
+_Fields = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 class Variants:
@@ -252,28 +257,44 @@ class Variants:
         """Take the rules, and the function for any event."""
         self._chains = chains
         self._general = general
-        self._found: dict[_Fields, Generated] = {}
+        self._known: dict[_Fields, Generated] = {}
         self._seen: dict[_Fields, int] = {}
+        self._written: dict[tuple[frozenset[str], frozenset[str]], Generated] = {}
+        inputs = [one for chain in chains for ready in chain for one in ready.inputs]
+        self._read = {
+            around: frozenset([str(one.last) for one in inputs if one.around == around])
+            for around in (_PROPERTIES, _TRAITS)
+        }
 
     def choose(
         self, properties: Mapping[str, Raw] | None, traits: Mapping[str, Raw] | None
     ) -> Generated:
         """The function for an event with these members in its objects."""
         key = tuple(properties or ()), tuple(traits or ())
-        return self._found.get(key) or self._look(key)
+        return self._known.get(key) or self._look(key)
 
     def _look(self, key: _Fields) -> Generated:
-        times = self._seen.get(key, 0) + 1
-        if times <= _SEEN_BEFORE or len(self._found) >= _MOST_VARIANTS:
-            if len(self._seen) >= _MOST_SEEN:
+        if sum([len(name) for names in key for name in names]) > _LONGEST:
+            return self._general
+        times = self._seen.pop(key, 0) + 1
+        if times <= _SEEN_BEFORE:
+            if len(self._seen) >= _MOST_KINDS:
                 self._seen.clear()
             self._seen[key] = times
             return self._general
-        properties, traits = key
-        present: _Present = {
-            ("properties",): frozenset(properties),
-            ("traits",): frozenset(traits),
-        }
-        written, _ = generate(self._chains, present)
-        self._found[key] = written or self._general
-        return self._found[key]
+        if len(self._known) >= _MOST_KINDS:
+            self._known.clear()
+        self._known[key] = self._variant(key)
+        return self._known[key]
+
+    def _variant(self, key: _Fields) -> Generated:
+        """What is written for the fields that any rule reads: others do not count."""
+        properties = self._read[_PROPERTIES].intersection(key[0])
+        traits = self._read[_TRAITS].intersection(key[1])
+        written = self._written.get((properties, traits))
+        if written is None:
+            if len(self._written) >= _MOST_VARIANTS:
+                return self._general
+            made, _ = generate(self._chains, {_PROPERTIES: properties, _TRAITS: traits})
+            written = self._written[properties, traits] = made or self._general
+        return written

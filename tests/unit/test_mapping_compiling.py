@@ -1,5 +1,6 @@
 """edgeproxy.mapping.compiling: mistakes, files of their own, the revision, tests of a mapping."""
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from edgeproxy.config import ConfigError, load
 from edgeproxy.events import Event
+from edgeproxy.events.intake import Receipt
 from edgeproxy.mapping import (
     Mapper,
     compile_file,
@@ -304,3 +306,20 @@ def test_a_number_beyond_all_bounds_fails_a_test_and_nothing_else():
     assert run([{"json": text, "output": {"type": "page"}}]) == [
         "output holds a number that cannot be compared: name keys in expect"
     ]
+
+
+def test_what_is_remembered_of_events_fields_is_bounded():
+    mapper = compile_mapping({"global": {"properties.total": "properties.value"}})
+    receipt = Receipt(received=1_795_448_194_379)
+    for number in range(300):
+        for name in (f"{number}" * 30_000, f"n{number}", "value"):
+            event = {
+                "type": "page", "messageId": "m", "userId": "u",
+                "timestamp": "2026-11-23T15:36:34.379Z", "properties": {name: 1},
+            }  # fmt: skip
+            mapper.short_way(json.dumps(event).encode(), "web", receipt, 96_000, 1e12)
+    plan, _ = mapper._find("page", None, "web")
+    kept = [*plan.variants._seen, *plan.variants._known]
+    assert len(kept) <= 256
+    assert max(len(name) for names in kept for fields in names for name in fields) < 1000
+    assert (("value",), ()) in plan.variants._known

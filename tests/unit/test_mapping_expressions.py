@@ -217,3 +217,12 @@ def test_the_same_expression_gives_the_same_text_every_time():
 def test_a_value_that_is_not_utf8_is_not_computed_with():
     with pytest.raises(Unfit, match="cannot be represented"):
         evaluate("input.x", b'{"type":"track","x":"\xff"}')
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="None cannot be freed")
+def test_nulls_in_results_do_not_use_none_up():
+    expression = compile_expression("properties.a")
+    view = View(Event(b'{"properties":{"a":[%b]}}' % b",".join([b"null"] * 5000)))
+    for _ in range(20):
+        assert len(expression.evaluate(view, "web")) == 5000
+    assert sys.getrefcount(None) > 1 << 32
