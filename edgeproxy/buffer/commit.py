@@ -235,13 +235,13 @@ class Committer:
             waiting.settle(None)
 
     def _roll_back(self) -> None:
-        # SQLite itself rolls back after some errors (lang_transaction.html).
-        if self.connection.in_transaction:
-            try:
+        try:
+            # SQLite itself rolls back after some errors (lang_transaction.html).
+            if self.connection.in_transaction:
                 self.connection.execute("rollback")
-            except apsw.Error:
-                # The original error is the one to tell; the next "begin" shows if this one lasts.
-                return
+        except apsw.Error:
+            # The original error is the one to tell; the next "begin" shows if this one lasts.
+            return
 
 
 def _settle(jobs: list[_Waiting], failure: BufferFaultError | None) -> None:

@@ -19,6 +19,7 @@ from edgeproxy.events.event import (
     NotAnObjectError,
     UndecodableError,
     is_missing,
+    read,
     read_object,
     spliced,
 )
@@ -88,7 +89,7 @@ class Sealed(Struct, gc=False):
 class _ContextLens(Struct, gc=False):
     ip: Any = UNSET
     userAgent: Any = UNSET  # noqa: N815
-    library: Any = UNSET
+    library: Raw | msgspec.UnsetType = UNSET
 
 
 _context_lens = msgspec.json.Decoder(_ContextLens)
@@ -188,7 +189,8 @@ def _look(context: bytes) -> tuple[bool, bool, bool]:
         seen = _context_lens.decode(context)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False, False, False  # holds what Python cannot represent: left exactly alone
-    name = seen.library.get("name") if isinstance(seen.library, dict) else None
+    library = None if seen.library is UNSET else read_object(seen.library)
+    name = read(library["name"]) if library and "name" in library else None
     is_client = isinstance(name, str) and name in CLIENT_LIBRARIES
     return is_missing(seen.ip), is_missing(seen.userAgent), is_client
 

@@ -162,6 +162,7 @@ class ClientApp:
                 return False
             source = self._reception.source(seen, envelope.write_key)
             receipt = self._reception.receipt(seen, asked.peer, envelope)
+            self._check_copies(receipt, len(envelope.events), len(body))
         except RefusedError:
             return False
 

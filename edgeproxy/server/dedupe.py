@@ -81,11 +81,11 @@ class Dedupe:
             self.known.update(dict.fromkeys(storing.ids, storing))
 
     def _finish(self, storing: Storing) -> None:
-        if storing.failure is not None:
+        if storing.failure is not None or not self._size:
             for id_ in storing.ids:
                 if self.known.get(id_) is storing:
                     del self.known[id_]
-        elif self._size:
+        else:
             self.known.update(dict.fromkeys(storing.ids, True))
             self._order.extend(storing.ids)
             self._trim()

@@ -30,6 +30,7 @@ class Head(Struct):
     """A POST of HTTP/1.1 after which the connection stays open, with a body of a length it tells."""
 
     path: str
+    """Without the query."""
     headers: MultiMapping[str]
     """Their `Content-Length` is not the request's."""
     seen: object = None
@@ -84,6 +85,8 @@ class Heads:
             return None
         self._parser.message_consumed()
         message = messages[0][0]
+        if message.should_close:
+            self._begin()  # it takes nothing after that
         usual = (
             message.method == "POST"
             and message.version == HttpVersion11
@@ -92,4 +95,4 @@ class Heads:
             and not message.chunked
             and hdrs.EXPECT not in message.headers
         )
-        return Head(message.path, message.headers) if usual else None
+        return Head(message.url.raw_path, message.headers) if usual else None

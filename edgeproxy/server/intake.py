@@ -104,7 +104,8 @@ class Intake:
         storing = self._dedupe.begin(found.ids)
         if found.sealed or found.letters:
             await self._store(source, receipt, found, storing, storing.settle)
-        return await self._when_repeats_are_stored(source, found, len(events))
+        await self._wait_for_repeats(found)
+        return self._taken(source, found, len(events))
 
     def begin(
         self,
@@ -165,11 +166,10 @@ class Intake:
         self._dedupe.note(storing)
         return stored
 
-    async def _when_repeats_are_stored(self, source: Source, found: Sorting, events: int) -> Taken:
+    async def _wait_for_repeats(self, found: Sorting) -> None:
         """Repeats of what another request is storing wait for it, and fail where it fails."""
         for repeat in found.repeats:
             await repeat.wait()
-        return self._taken(source, found, events)
 
     def _tell_later(
         self,
@@ -180,11 +180,11 @@ class Intake:
     ) -> None:
         async def wait() -> None:
             try:
-                taken = await self._when_repeats_are_stored(source, found, events)
+                await self._wait_for_repeats(found)
             except BufferFaultError as fault:
                 told(fault)
             else:
-                told(taken)
+                told(self._taken_in_commit(source, found, events))
 
         task = asyncio.get_running_loop().create_task(wait())
         self._waiting.add(task)

@@ -31,6 +31,8 @@ MOST_AT_HAND = 2**18
 _ARRIVING_SECONDS = 1.0
 #: Bytes that wait for an answer to what came before, beyond which nothing more is read.
 _MOST_HELD = 2**16
+#: Seconds; while an answer is due, a connection is not idle.
+_NEVER = 86_400.0
 
 
 class Asked(Struct, gc=False):
@@ -72,6 +74,11 @@ class _Connection(RequestHandler):
     _missing = 0  # bytes of it
     _giving_up: asyncio.TimerHandle | None = None
     _held: list[bytes] | None = None  # what came behind a request that was taken
+    _held_bytes = 0
+    _left = 0  # bytes of a request's body that aiohttp is still to get
+    _is_aiohttps = False
+    """It was given something else than one whole request after the other. Nobody but its parser
+    knows whether it holds the beginning of another one, so the connection is its own to the end."""
 
     def data_received(self, data: bytes) -> None:
         if self._is_begun or self._held is not None:
@@ -83,20 +90,40 @@ class _Connection(RequestHandler):
 
     def _pass_on(self, data: bytes) -> None:
         """Let aiohttp have it."""
+        if not self._is_aiohttps:
+            self._is_aiohttps = not self._is_of_one_request(data)
         super().data_received(data)
-        if self.is_answering:
+        if self.is_answering or self._waiter is None:  # or aiohttp is about to begin
             self.waiting_since = None
         elif data and self.waiting_since is None:
             self.waiting_since = time.monotonic()
 
+    def _is_of_one_request(self, data: bytes) -> bool:
+        """Whether these bytes are a request or belong to the one before, and nothing more."""
+        if len(data) <= self._left or not data:  # aiohttp itself looks again with nothing
+            self._left -= len(data)
+            return True
+        if self._left or self.is_answering or self.waiting_since is not None:
+            return False
+        end = data.find(b"\r\n\r\n") + 4
+        if end == len(data):
+            return True  # a head, without a body so far
+        found = self.heads.look(data[:end]) if end >= 4 else None
+        if found is None or end + found[1] < len(data):
+            return False
+        self._left = end + found[1] - len(data)
+        return True
+
     def _may_begin(self) -> bool:
-        """Whether aiohttp waits for a request and has seen nothing of it."""
+        """Whether aiohttp waits for a request and has seen nothing of it; and the client reads."""
         waiter = self._waiter
         return (
             self.begin is not None
+            and not self._is_aiohttps
             and waiter is not None
             and not waiter.done()
             and self.waiting_since is None
+            and not self._paused
         )
 
     def _try_to_begin(self, data: bytes) -> bool:
@@ -122,7 +149,7 @@ class _Connection(RequestHandler):
     def _is_taken(self, asked: Asked) -> bool:
         self._is_begun = self._request_in_progress = True  # which aiohttp's shutdown waits for
         self._request_count += 1
-        self._is_idle_after(self._keepalive_timeout)
+        self._is_idle_after(_NEVER)
         try:
             taken = self.begin is not None and self.begin(asked, self._send)
         except Exception:
@@ -131,6 +158,7 @@ class _Connection(RequestHandler):
             taken = False  # it goes wrong once more, where that is logged and answered
         if not taken:
             self._is_begun = self._request_in_progress = False
+            self._is_idle_after(self._keepalive_timeout)
         return taken
 
     def _is_idle_after(self, seconds: float) -> None:
@@ -158,8 +186,11 @@ class _Connection(RequestHandler):
         self._pass_on(self._arrived())
 
     def _hold(self, data: bytes) -> None:
-        self._held = [*(self._held or ()), data]
-        if sum(map(len, self._held)) > _MOST_HELD and self.transport is not None:
+        if self._held is None:
+            self._held = []
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > _MOST_HELD and self.transport is not None:
             self.transport.pause_reading()
 
     def _send(self, answer: bytes) -> None:
@@ -180,7 +211,7 @@ class _Connection(RequestHandler):
 
     def _go_on(self) -> None:
         """Look at what waited for an answer."""
-        held, self._held = b"".join(self._held or ()), None
+        held, self._held, self._held_bytes = b"".join(self._held or ()), None, 0
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
             self.data_received(held)

@@ -1,10 +1,12 @@
 """Connections that are not what they should be, written byte by byte."""
 
 import asyncio
+import gzip
 import json
 import logging
 import socket
 import struct
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
@@ -158,8 +160,84 @@ async def test_a_head_in_pieces_is_a_request_like_any_other(proxy):
     assert (await connection.answer()).status == 200
     await connection.send(whole())
     assert (await connection.answer()).status == 200
+    assert proxy.server.requests_count == 2, "its parser may hold the beginning of another one"
+    await connection.close()
+
+
+async def test_a_head_that_has_begun_behind_another_request_is_not_forgotten(proxy):
+    connection = await proxy.connect()
+    await asyncio.sleep(0.05)
+    await connection.send(
+        b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\nX-Pad: "
+    )
+    assert (await connection.answer()).status == 404
+    await connection.send(whole().replace(b"\r\n", b" "))
+    await asyncio.sleep(0.05)
+    await connection.send(whole())
+    assert (await connection.answer()).status in {200, 400}
+    assert proxy.events() == [], "what looks like a request was the value of a header"
+    await connection.close()
+
+
+async def test_a_large_body_leaves_the_connection_as_it_was(proxy):
+    connection = await proxy.connect()
+    await asyncio.sleep(0.05)
+    await connection.send(whole(track(padding="x" * 80_000) | {"more": ["y" * 1000] * 300}))
+    assert (await connection.answer()).status == 400  # event_too_large
+    await connection.send(whole())
+    assert (await connection.answer()).status == 200
     assert proxy.server.requests_count == 1
     await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("/nothing?next=/v1/track", 404),
+        ("/healthz?x=/v1/track", 405),
+        ("/v1/track?x=/v1/page", 200),
+    ],
+)
+async def test_a_query_is_no_path(proxy, target, status):
+    data = whole().replace(b"/v1/track", target.encode(), 1)
+    assert (await proxy.raw(data)).status == status
+
+
+async def test_one_client_that_says_close_costs_the_others_nothing(proxy):
+    async def ask(more):
+        connection = await proxy.connect()
+        await asyncio.sleep(0.05)
+        await connection.send(whole(more=more))
+        assert (await connection.answer()).status == 200
+        await connection.close()
+
+    await ask(b"Connection: close\r\n")
+    for number in range(5):
+        await ask(b"X-New: %d\r\n" % number)
+    assert proxy.server.requests_count == 1
+
+
+async def test_who_does_not_read_answers_is_not_read_from(proxy):
+    connection = await proxy.connect()
+    await asyncio.sleep(0.05)
+    request = whole(track(messageId="m"), more=b"Origin: https://%b.example\r\n" % (b"x" * 15_000))
+    with suppress(TimeoutError):
+        async with asyncio.timeout(3):
+            for _ in range(1500):
+                await connection.send(request)
+                await asyncio.sleep(0)
+    (served,) = proxy.server.connections
+    assert served.transport.get_write_buffer_size() < 1_000_000
+    connection.writer.transport.abort()
+
+
+async def test_a_context_that_would_multiply_is_refused_however_it_comes(proxy):
+    event = {"type": "page", "anonymousId": "a"}
+    body = {"batch": [event] * 500, "context": {"x": "y" * 230_000}}
+    data = gzip.compress(json.dumps(body).encode())
+    head = POST.replace(b"/v1/track", b"/v1/batch") + b"Content-Encoding: gzip\r\n"
+    answer = await proxy.raw(head + b"Content-Length: %d\r\n\r\n" % len(data) + data)
+    assert (answer.status, answer.code) == (413, "request_too_large")
 
 
 async def test_what_is_held_back_is_bounded_and_nothing_of_it_is_lost(proxy):
