@@ -57,7 +57,7 @@ class StoredEvent(Struct):
 
 
 def checksum(id_: int, user: int, received: int, skew: int | None, age: int, body: bytes) -> int:
-    """CRC-32 over an event's columns, verified whenever it is claimed."""
+    """CRC-32 over an event's columns, verified whenever it is read."""
     columns = _pack(id_, user, received, _NO_SKEW if skew is None else skew, age)
     return _crc32(body, _crc32(columns))
 

@@ -1,9 +1,10 @@
 """One Python function for the simple rules of a plan, written when the plan is made.
 
-Most rules give one field of an object to another, perhaps with a default or a transform, or compute one. Walking
-over them as data costs more than what they do; written out as straight code, a rule whose input
-an event does not have costs one look into a dict. Rules that need more (conditions, arrays, one output inside another) are left to `applying`, which also says what both have to do:
-the tests hold the two to each other.
+Most rules give one field of an object to another, perhaps with a default or a transform, or compute
+one. Walking over them as data costs more than what they do; written out as straight code, a rule
+whose input an event does not have costs one look into a dict, and nothing in a variant for events
+with the same fields. Rules that need more (conditions, arrays, one output inside another) are left
+to `applying`, which also says what both have to do: the tests hold the two to each other.
 
 The code holds no text of the settings but names as Python literals; everything else is in its
 namespace.

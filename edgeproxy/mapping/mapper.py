@@ -55,16 +55,17 @@ class Mapper:
         self._twin: Mapper | None = None
         self._has_rules = not mapping.is_empty
         self._plain = mapping.is_empty and not filters
-        self.short_way: ShortWay | None = None
-        """Does for most events what `normalise`, `apply` and `seal` do, in one step."""
-        if self._plain:
-            self.short_way = seal_plain
-        elif not filters and mapping.forward:
-            self.short_way = Ruled(self._find)
         self._plans: dict[tuple[str, str, str], tuple[Plan, Pruner | None, bool]] = {}
         self._found: dict[str, EventRule | None] = {}
         self._short: dict[tuple[str, str | None, str], tuple[Plan | None, EventRule | None]] = {}
         self._stay: frozenset[Path] = frozenset(parse_path(row.output) for row in field_table())
+        self.short_way: ShortWay | None = None
+        """Does for most events what `normalise`, `apply` and `seal` do, in one step."""
+        if self._plain:
+            self.short_way = seal_plain
+        elif not filters and any(self._planned(kind, None, "")[2] for kind in TYPES):
+            # Where a rule for all events stands in its way, no event is looked at for nothing.
+            self.short_way = Ruled(self._find)
 
     def apply(
         self, event: Event, source: str, trace: Trace | None = None

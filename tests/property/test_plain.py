@@ -223,6 +223,9 @@ def test_what_browsers_and_servers_send_takes_the_short_way():
 def test_filters_see_every_event():
     assert PLAIN.short_way is seal_plain
     assert isinstance(RULED.short_way, Ruled)
+    everywhere = {"context.ip": {"transform": "truncate_ip"}}
+    assert compile_mapping({"global": everywhere}).short_way is None, "it would take no event"
+    assert compile_mapping({"unmapped": "drop"}).short_way is None
     assert (
         compile_mapping({}, [{"name": "n", "action": "drop", "types": ["page"]}]).short_way is None
     )
