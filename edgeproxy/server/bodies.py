@@ -65,6 +65,8 @@ async def read_body(
 
 async def _receive(request: web.BaseRequest, max_size: int, timeout: float) -> bytes:
     """Read a body that is still on its way."""
+    if request.transport is None:  # it went before aiohttp got to it, which then tells nobody
+        raise _broken_off()
     try:
         async with asyncio.timeout(timeout):
             # Some clients wait a second for this before they send the body (RFC 9110, 10.1.1).
@@ -78,8 +80,7 @@ async def _receive(request: web.BaseRequest, max_size: int, timeout: float) -> b
             408, "request_timeout", f"the body took longer than {timeout:.0f} s"
         ) from None
     except (RequestPayloadError, ConnectionError):
-        # Also where the client has gone: nobody reads the answer then.
-        raise RefusedError(400, "bad_request", "the body broke off or is badly framed") from None
+        raise _broken_off() from None
 
 
 async def _read(content: object, max_size: int) -> bytes:
@@ -118,6 +119,11 @@ def decompress(body: bytes, encoding: str, max_size: int) -> bytes:
         # throws its events away.
         bytearray(_LARGEST_WINDOW)
         raise RefusedError(400, "invalid_json", f"the {encoding} data is broken: {error}") from None
+
+
+def _broken_off() -> RefusedError:
+    # Also where the client has gone: nobody reads the answer then.
+    return RefusedError(400, "bad_request", "the body broke off or is badly framed")
 
 
 def _too_large(max_size: int) -> RefusedError:

@@ -183,7 +183,9 @@ class _Connection(RequestHandler):
 
     def _give_up(self) -> None:
         """Let aiohttp wait for the rest of a body."""
-        self._pass_on(self._arrived())
+        so_far = self._arrived()
+        if self.transport is not None and not self.transport.is_closing():
+            self._pass_on(so_far)
 
     def _hold(self, data: bytes) -> None:
         if self._held is None:
