@@ -61,21 +61,22 @@ def name_for(folder: Path, suffix: str = "") -> Path:
         number += 1
 
 
-def set_aside(folder: Path) -> Path:
+def set_aside(folder: Path) -> Path | None:
     """Move a database and its WAL to a name that says what they are; that of the database.
 
-    Nothing may have them open for writing any more.
+    Nothing may have them open for writing any more. None where neither is there.
     """
-    aside = name_for(folder)
+    aside, moved = name_for(folder), None
     # The WAL first: a database without it is salvaged as such, a WAL without its database could be
     # deleted by whoever opens a new one in between.
     for suffix in ("-wal", ""):
         source = folder / (DATABASE + suffix)
         if source.exists():
             source.rename(aside.with_name(aside.name + suffix))
+            moved = aside
     (folder / (DATABASE + "-shm")).unlink(missing_ok=True)
     sync_folder(folder)
-    return aside
+    return moved
 
 
 def not_salvaged(folder: Path) -> list[Path]:

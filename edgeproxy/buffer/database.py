@@ -25,6 +25,7 @@ __all__ = [
     "Database",
     "connect",
     "make",
+    "remove",
     "require_sqlite",
 ]
 
@@ -60,6 +61,11 @@ class Database:
         connection = connect(self.path, durable=durable, read_only=read_only)
         self._open.append(connection)
         return connection
+
+    @property
+    def is_open(self) -> bool:
+        """Not closed yet."""
+        return bool(self._open)
 
     def further_reader(self) -> apsw.Connection:
         """Another connection that only reads; its caller closes it, before this database is closed."""
@@ -141,6 +147,12 @@ def make(path: Path, *, first_sequence: int = 1) -> None:
     connection.close()
     fresh.rename(path)
     sync_folder(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Delete a database that holds nothing yet, and that nothing has open. Raises OSError."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def require_sqlite() -> None:

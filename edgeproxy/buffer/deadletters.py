@@ -6,7 +6,7 @@ running proxy can write and checkpoint meanwhile. What is written to the table i
 """
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, cast
 
 import apsw
@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from edgeproxy.buffer.base import DeadLetter
+from edgeproxy.buffer.rows import anyhow, content, number, text
 from edgeproxy.events.intake import Sealed
 from edgeproxy.events.verdicts import Refusal
 
@@ -41,12 +42,35 @@ _PAGE_ROWS = 200  # at most 20 MB where every body is as large as it may be
 _NAME = 200  # characters of a name that are looked at
 
 _OVERHEAD = 256  # bytes of a letter beside what a client sent
-SIZE = f"length(body) + length(receipt) + {_OVERHEAD}"
+# Also of a damaged row, which can hold anything.
+SIZE = f"coalesce(length(body), 0) + coalesce(length(receipt), 0) + {_OVERHEAD}"
 
-_COLUMNS = (
-    "lane, code, message, form, received, died, message_id, revision, receipt, status, answer,"
-    " skew, age, checksum, body"
-)
+# The table without its id.
+_TABLE: dict[str, Any] = {
+    "lane": str,
+    "code": str,
+    "message": str,
+    "form": str,
+    "received": int,
+    "died": int,
+    "message_id": str,
+    "revision": str,
+    "receipt": bytes,
+    "status": int | None,
+    "answer": str,
+    "skew": int | None,
+    "age": int,
+    "checksum": int,
+    "body": bytes,
+}
+_TYPES = (int, *_TABLE.values())
+_COLUMNS = ", ".join(_TABLE)
+_AS_IT_IS: dict[Any, Callable[[object], object]] = {
+    int: number,
+    str: text,
+    bytes: content,
+    int | None: lambda value: value if isinstance(value, int) else None,
+}
 _INSERT = f"insert into dead_letters ({_COLUMNS}) values ({', '.join('?' * 15)})"  # noqa: S608
 
 
@@ -167,17 +191,36 @@ def iterate(
     """
     where, values = _where(chosen)
     beyond, direction = ("<", "desc") if newest_first else (">", "asc")
-    statement = (
-        f"select id, {_COLUMNS} from dead_letters"  # noqa: S608 - constants only
-        f" where id {beyond} ? and {where} order by id {direction} limit {_PAGE_ROWS}"
-    )
+    rest = f" where id {beyond} ? and {where} order by id {direction} limit {_PAGE_ROWS}"
     last = (1 << 62) if newest_first else 0
-    while rows := connection.execute(statement, (last, *values)).fetchall():
+    while rows := _rows(connection, rest, (last, *values)):
         for row in rows:
             stored = _from_row(row)
             if not chosen.looks_inside or chosen.fits(stored.letter.body):
                 yield stored
         last = cast("int", rows[-1][0])
+
+
+def _rows(
+    connection: apsw.Connection, rest: str, values: Sequence[str | int]
+) -> Sequence[Sequence[Any]]:
+    """Rows as `_TYPES` describes them, or as they are."""
+    statement = f"select id, {{}} from dead_letters{rest}"  # noqa: S608 - constants only
+    try:
+        return connection.execute(statement.format(_COLUMNS), values).fetchall()
+    except UnicodeDecodeError:
+        rows = connection.execute(statement.format(anyhow(_TABLE)), values)
+        return [list(map(_told, row, _TYPES)) for row in rows]
+
+
+def _told(value: object, type_: object) -> object:
+    """Text that was read as bytes, where it is text."""
+    if type_ is not str or not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
 
 
 def insert(connection: apsw.Connection, letters: Sequence[DeadLetter]) -> None:
@@ -214,10 +257,10 @@ def letter_size(letter: DeadLetter) -> int:
 def oldest(connection: apsw.Connection, most: int) -> list[tuple[int, int, str, int]]:
     """Number, death, lane and size of the `most` oldest letters."""
     rows = connection.execute(
-        f"select id, died, lane, {SIZE} from dead_letters order by id limit ?",  # noqa: S608
+        f"select {anyhow(('id', 'died', 'lane'))}, {SIZE} from dead_letters order by id limit ?",  # noqa: S608
         (most,),
     ).fetchall()
-    return cast("list[tuple[int, int, str, int]]", rows)
+    return [(number(id_), number(died), text(lane), number(size)) for id_, died, lane, size in rows]
 
 
 def _where(chosen: DeadLetterFilter) -> tuple[str, list[str | int]]:
@@ -262,8 +305,10 @@ def _to_row(letter: DeadLetter) -> tuple[str | int | bytes | None, ...]:
 
 
 def _from_row(row: Sequence[Any]) -> StoredDeadLetter:
-    checksum, body = row[14:]
-    return StoredDeadLetter(row[0], letter_of(row[1:]), zlib.crc32(body) == checksum)
+    intact = all(map(isinstance, row, _TYPES)) and zlib.crc32(row[15]) == row[14]
+    if not intact:
+        row = [_AS_IT_IS[type_](value) for value, type_ in zip(row, _TYPES, strict=True)]
+    return StoredDeadLetter(row[0], letter_of(row[1:]), intact)
 
 
 def letter_of(columns: Sequence[Any]) -> DeadLetter:

@@ -11,7 +11,7 @@ from typing import cast
 import apsw
 from msgspec import Struct, field
 
-from edgeproxy.buffer import aside, deadletters
+from edgeproxy.buffer import aside, deadletters, rows
 from edgeproxy.buffer.base import BufferUnusableError
 from edgeproxy.buffer.database import DATABASE, SCHEMA_VERSION, connect
 from edgeproxy.buffer.deadletters import DeadLetterFilter
@@ -110,7 +110,7 @@ def _lane(connection: apsw.Connection, row: tuple[int, str, int, int]) -> LaneCo
         "select received from events where id > ? and id < ? order by id limit 1",
         (number << LANE_SHIFT, (number + 1) << LANE_SHIFT),
     ).fetchone()
-    return LaneContents(name, events, size, None if first is None else int(first[0]))
+    return LaneContents(name, events, size, None if first is None else rows.number(first[0]))
 
 
 def examine(folder: Path, report: Callable[[str, float], None]) -> Examined:

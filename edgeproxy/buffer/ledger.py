@@ -7,7 +7,7 @@ read again. What others are shown (`Lane.shown`) changes only with a commit.
 import zlib
 from collections.abc import Iterable, Sequence
 from itertools import starmap
-from typing import cast
+from typing import Any, cast
 
 import apsw
 from msgspec import Struct
@@ -76,12 +76,12 @@ class Ledger:
         for row in self._writer.execute(
             "select number, name, next_sequence, events, bytes from lanes order by number"
         ):
-            number, name, next_sequence, events, size = cast("tuple[int, str, int, int, int]", row)
+            number, name, next_sequence, events, size = _sound(row, (int, str, int, int, int))
             known = self.lanes.get(name)
             order = Order(number << LANE_SHIFT) if known is None else known.order
             lanes[name] = Lane(number, name, next_sequence, events, size, order, (events, size))
-        totals = dict(
-            cast("Iterable[tuple[str, int]]", self._writer.execute("select * from totals"))
+        totals: dict[str, int] = dict(
+            _sound(row, (str, int)) for row in self._writer.execute("select * from totals")
         )
         try:
             self.dead_letters = totals["dead_letters"]
@@ -230,7 +230,8 @@ class Ledger:
         deleted = self._writer.total_changes() - before
         if deleted == len(ids):
             lane.events -= deleted
-            lane.bytes -= sizes
+            # Of damaged events nobody knows what was counted.
+            lane.bytes = lane.bytes - sizes if lane.events else 0
         self._changed.add(lane.name)
         return deleted
 
@@ -319,3 +320,10 @@ class Ledger:
             return None
         self._writer.execute("delete from dead_letters where id = ?", (id_,))
         return cast("int", row[0])
+
+
+def _sound(row: Sequence[Any], types: Sequence[type]) -> Any:
+    """A row, if it holds what it must. Raises BufferDamagedError."""
+    if not all(map(isinstance, row, types)):
+        raise BufferDamagedError("damaged: a counter is no number, or a name no text")
+    return row

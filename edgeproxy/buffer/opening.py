@@ -2,7 +2,8 @@
 
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
@@ -11,12 +12,12 @@ from msgspec import Struct
 
 from edgeproxy.buffer import aside
 from edgeproxy.buffer.base import BufferUnusableError
-from edgeproxy.buffer.database import DATABASE, Database, make
+from edgeproxy.buffer.database import DATABASE, Database, make, remove
 from edgeproxy.buffer.faults import BufferDamagedError, is_damage
 from edgeproxy.buffer.ledger import Lane, Ledger
 from edgeproxy.buffer.names import read_names
 from edgeproxy.buffer.pages import wal_frames
-from edgeproxy.buffer.salvage import lane_names
+from edgeproxy.buffer.salvage import lane_names, note_settled
 
 __all__ = ["Opened", "begin_afresh", "open_folder"]
 
@@ -40,6 +41,8 @@ def open_folder(folder: Path, *, durable: bool) -> Opened:
         BufferUnusableError: it is another program's, a newer version's, or cannot be read.
     """
     reason = aside.judge(folder)
+    if reason is None and _is_between_two(folder):
+        reason = "none has taken the place yet of one that was set aside"
     if reason is None:
         try:
             return _open(folder, durable=durable)
@@ -52,7 +55,14 @@ def open_folder(folder: Path, *, durable: bool) -> Opened:
     return begin_afresh(folder, durable=durable, reason=reason)
 
 
-def begin_afresh(folder: Path, *, durable: bool, reason: str, known: Iterable[Lane] = ()) -> Opened:
+def begin_afresh(
+    folder: Path,
+    *,
+    durable: bool,
+    reason: str,
+    known: Iterable[Lane] = (),
+    settled: Collection[int] = (),
+) -> Opened:
     """Set a folder's database aside (nothing has it open any more) and begin a new one.
 
     Lanes keep their numbers and go on numbering behind everything that the old one can hold, so
@@ -60,28 +70,64 @@ def begin_afresh(folder: Path, *, durable: bool, reason: str, known: Iterable[La
 
     Args:
         known: lanes of the old database where it was open; their order goes on.
+        settled: what must not come back, as `note_settled` takes it.
+
+    Raises:
+        OSError, apsw.Error: the disk fails. The old one is aside, or not yet; call this again.
     """
     old = aside.set_aside(folder)
-    _log.error("buffer_set_aside", file=old.name, reason=reason)
-    path = folder / DATABASE
+    if old is not None:
+        _log.error("buffer_set_aside", file=old.name, reason=reason)
     # No lane takes 32768 events a second for years; nor do dead letters, however soon this one is
     # replaced as well.
     first_sequence = max(int((time.time() - _YEAR_2020) * 32_768), 32_768)
-    make(path, first_sequence=first_sequence)
-    database = Database(path, durable=durable)
-    ledger = Ledger(database.writer)
-    names = lane_names(old, read_names(folder))
-    with database.writer:
-        for lane in known:
-            lane.order.forget()
-            ledger.restore(lane.number, lane.name, lane)
-        for number, name in names.items():
-            ledger.restore(number, name)
-        ledger.write_counters()
-    ledger.committed()
+    try:
+        make(folder / DATABASE, first_sequence=first_sequence)
+        opened = _take_over(folder, durable, known, settled)
+    except BaseException:
+        remove(folder / DATABASE)  # or every attempt on a disk that fails would leave one behind
+        raise
+    opened.ledger.committed()
+    return opened
+
+
+def _take_over(
+    folder: Path, durable: bool, known: Iterable[Lane], settled: Collection[int]
+) -> Opened:
+    """Open a new database, and give it the lanes of those that were set aside."""
+    database = Database(folder / DATABASE, durable=durable)
+    try:
+        ledger = Ledger(database.writer)
+        names = _names(folder)
+        with database.writer:
+            for lane in known:
+                lane.order.forget()
+                ledger.restore(lane.number, lane.name, lane)
+            for number, name in names.items():
+                ledger.restore(number, name)
+            if settled:
+                note_settled(database.writer, settled)
+            ledger.write_counters()
+    except BaseException:
+        database.close(untouched=True)
+        raise
     if not names:  # whose the old lanes' events are nobody knows: not those of a new lane
         ledger.first_lane = _FIRST_UNNAMED
     return Opened(database, ledger)
+
+
+def _is_between_two(folder: Path) -> bool:
+    """Whether a replacement was cut short."""
+    return not (folder / DATABASE).exists() and bool(aside.not_salvaged(folder))
+
+
+def _names(folder: Path) -> dict[int, str]:
+    """Names by lane number, as they are known or as what was set aside has them."""
+    names: dict[int, str] = {}
+    for path in aside.not_salvaged(folder):
+        with suppress(OSError):
+            names = lane_names(path, names)
+    return names | read_names(folder)
 
 
 def _open(folder: Path, *, durable: bool) -> Opened:

@@ -68,6 +68,8 @@ class Pages:
         self._file = database.open("rb") if database.exists() else None
         size = database.stat().st_size if self._file is not None else 0
         self._count = max([size // PAGE, *self._newest])
+        self.unreadable = 0
+        """Reads that the disk refused."""
 
     def __enter__(self) -> "Pages":
         """Give itself."""
@@ -89,7 +91,7 @@ class Pages:
         for number in range(2, (self._count if last is None else min(last, self._count)) + 1):
             try:
                 page = self._page(number)
-            except (_DamagedError, OSError):
+            except _DamagedError:
                 continue
             if page[0] == _LEAF and not self._is_free(number):
                 yield from self._cells(page)
@@ -100,8 +102,12 @@ class Pages:
         file, at = (self._file, (number - 1) * PAGE) if at is None else (self._wal, at)
         if file is None:
             raise _DamagedError
-        file.seek(at)
-        page = file.read(PAGE)
+        try:
+            file.seek(at)
+            page = file.read(PAGE)
+        except OSError as error:
+            self.unreadable += 1
+            raise _DamagedError from error
         if not page:
             raise _DamagedError
         return page.ljust(PAGE, b"\0")
@@ -113,7 +119,7 @@ class Pages:
             return True
         try:
             return self._page(map_page)[(number - map_page - 1) * 5] == _FREE
-        except (_DamagedError, OSError):
+        except _DamagedError:
             return False  # rather an event twice than never
 
     def _cells(self, page: bytes) -> Iterator[Row]:
@@ -122,7 +128,7 @@ class Pages:
             at = int.from_bytes(page[8 + 2 * index : 10 + 2 * index], "big")
             try:
                 yield self._cell(page, at)
-            except (_DamagedError, OSError, IndexError, UnicodeDecodeError):
+            except (_DamagedError, IndexError, UnicodeDecodeError):
                 continue
 
     def _cell(self, page: bytes, at: int) -> Row:

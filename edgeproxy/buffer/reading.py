@@ -1,13 +1,13 @@
 """Reading events for a claim, each checked against its checksum."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import apsw
 
 from edgeproxy.buffer.base import Claimed, DeadLetter
 from edgeproxy.buffer.ledger import Lane
-from edgeproxy.buffer.rows import SELECT, is_sound, to_events
+from edgeproxy.buffer.rows import SELECT, SELECT_ANYHOW, as_it_is, is_sound, number, to_events
 
 __all__ = ["Reading"]
 
@@ -49,9 +49,10 @@ class Reading:
         damaged: list[Claimed],
     ) -> int | None:
         """Sort the next rows; the last one's id."""
-        cursor = reader.execute(SELECT, bounds)
-        rows = _within(cursor, most_bytes)
-        cursor.close()  # or its transaction stays open, and the WAL cannot be emptied
+        try:
+            rows = _within(reader, SELECT, bounds, most_bytes)
+        except UnicodeDecodeError:
+            rows = _within(reader, SELECT_ANYHOW, bounds, most_bytes)
         if not rows:
             return None
         sound = to_events(rows)
@@ -59,12 +60,11 @@ class Reading:
             events.extend(sound)
         else:
             for row in rows:
-                id_, user, received, skew, age, _, body = row
-                event = Claimed(id_, user, received, skew, age, body)
                 if is_sound(row):
-                    events.append(event)
+                    id_, user, received, skew, age, _, body = row
+                    events.append(Claimed(id_, user, received, skew, age, body))
                 else:
-                    damaged.append(_as_it_is(event))
+                    damaged.append(as_it_is(row))
         return int(rows[-1][0])
 
     @staticmethod
@@ -79,7 +79,7 @@ class Reading:
             ).fetchone()
         except apsw.Error:
             return None  # a claim will find that out and do something about it
-        return None if row is None else int(row[0] or 0)
+        return None if row is None else number(row[0])
 
     @staticmethod
     def is_empty(reader: apsw.Connection, lane: Lane) -> bool:
@@ -100,31 +100,26 @@ class Reading:
             form="sent",
             received=event.received,
             died=died,
-            body=bytes(event.body),
+            body=event.body,
             skew=event.skew,
             age=event.age,
         )
 
 
-def _within(cursor: Iterator[tuple[Any, ...]], most_bytes: int) -> list[tuple[Any, ...]]:
+def _within(
+    reader: apsw.Connection, select: str, bounds: tuple[int, int, int], most_bytes: int
+) -> list[tuple[Any, ...]]:
     """Rows up to the one that fills `most_bytes`."""
     rows = []
     left = most_bytes
-    for row in cursor:
-        rows.append(row)
-        left -= len(row[-1])
-        if left <= 0:
-            break
+    cursor = reader.execute(select, bounds)
+    try:
+        for row in cursor:
+            rows.append(row)
+            body = row[-1]
+            left -= len(body) if isinstance(body, bytes) else 0  # a damaged row can hold anything
+            if left <= 0:
+                break
+    finally:
+        cursor.close()  # or its transaction stays open, and the WAL cannot be emptied
     return rows
-
-
-def _as_it_is(event: Claimed) -> Claimed:
-    """A damaged event in a form that a dead letter can hold."""
-    if not isinstance(event.body, bytes):
-        event.body = str(event.body).encode("utf-8", "replace")
-    event.received, event.age = _number(event.received), _number(event.age)
-    return event
-
-
-def _number(value: object) -> int:
-    return value if isinstance(value, int) else 0

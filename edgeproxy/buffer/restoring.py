@@ -1,11 +1,13 @@
 """The salvage of what was set aside, run beside everything else."""
 
 import asyncio
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
-import apsw
 import structlog
 
 from edgeproxy.buffer import aside
@@ -33,6 +35,17 @@ __all__ = ["Restoring"]
 _log = structlog.get_logger("edgeproxy.buffer")
 
 _PAUSE = 1.0  # seconds before trying again on a disk that is full or fails
+_LONG_PAUSE = 60.0  # likewise after an error that nobody thought of
+#: Times that a file is gone through for what the disk refused to read.
+_ATTEMPTS = 3
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class _UnreadableError(OSError):
+    """The disk refused to read some of a file."""
 
 
 class Restoring:
@@ -61,16 +74,17 @@ class Restoring:
         self._refuse = refuse
         self._task: asyncio.Task[None] | None = None
         self._again = False
-        self._settled: set[int] = set()
+        self.settled: set[int] = set()
+        """Events and dead letters that must not come back, as `salvage.store` takes them."""
         self.is_holding = False
         """Nothing may be claimed: an event that is older may still come back."""
 
-    def start(self) -> None:
-        """Begin, if there is anything to salvage."""
+    def start(self, noted: Iterable[int] = ()) -> None:
+        """Begin, if there is anything to salvage; `noted` was settled before a restart."""
         if not aside.not_salvaged(self._folder):
             return
         self.is_holding = True
-        self._know_settled(self._committer.connection)
+        self.settled.update(noted)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="salvage")
         else:
@@ -84,7 +98,7 @@ class Restoring:
         """Events that were claimed before are settled in the transaction that is open."""
         if self.is_holding or self._task is not None:
             ids = [event.id for event in events]
-            self._settled.update(ids)
+            self.settled.update(ids)
             note_settled(self._committer.connection, ids)
 
     def letters_leaving(self, ids: Sequence[int]) -> None:
@@ -92,17 +106,9 @@ class Restoring:
         if self.is_holding or self._task is not None:
             note_settled(self._committer.connection, [-id_ for id_ in ids])
 
-    def _know_settled(self, connection: apsw.Connection) -> None:
-        """Take over what was settled before a restart, and before this database replaced another."""
-        noted = settled(connection)
-        if self._settled - noted:
-            with connection:  # between transactions: one of its own
-                note_settled(connection, self._settled)
-        self._settled |= noted
-
     def not_settled(self, events: Sequence[Claimed]) -> None:
         """That transaction failed."""
-        self._settled.difference_update([event.id for event in events])
+        self.settled.difference_update([event.id for event in events])
 
     async def stop(self) -> None:
         """End; what is missing is done after the next start."""
@@ -118,7 +124,7 @@ class Restoring:
             if not self._again:
                 break
         self._task = None
-        self._settled.clear()
+        self.settled.clear()
         self._committer.submit(lambda: forget_settled(self._committer.connection))
         self._go_on()
 
@@ -129,37 +135,48 @@ class Restoring:
         self._done()
 
     async def _salvage_until_done(self, path: Path) -> None:
-        while True:
+        for attempt in itertools.count(1):
             try:
-                await self._salvage(path)
+                await self._salvage(path, is_last=attempt >= _ATTEMPTS)
             except BufferClosedError:
                 return
             except (BufferFaultError, OSError) as error:
                 _log.error("salvage_interrupted", file=path.name, reason=str(error))
-                if not isinstance(error, BufferWriteError):  # while it fails nothing is settled
+                # While writing fails nothing is settled, and what is read again is soon at an end.
+                if not isinstance(error, BufferWriteError | _UnreadableError):
                     # Delivering makes space; waiting for the old events would not.
                     self._go_on()
                 await asyncio.sleep(_PAUSE)
+            except Exception:  # noqa: BLE001 - it is logged
+                # A mistake of ours must not keep back everything that is sound.
+                _log.exception("salvage_failed", file=path.name)
+                self._go_on()
+                await asyncio.sleep(_LONG_PAUSE)
             else:
                 return
 
-    async def _salvage(self, path: Path) -> None:
+    async def _salvage(self, path: Path, *, is_last: bool) -> None:
+        """Store what can be read. Raises OSError where the disk refused some, and this is not the last try."""
         started = time.monotonic()
-        names = await asyncio.to_thread(lane_names, path, read_names(self._folder))
-        chunks = read_chunks(path)
-        events = letters = damaged = 0
-        while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
-            added = await self._store(chunk, names)
-            events += added[0]
-            letters += added[1]
-            damaged += len(chunk.damaged)
-        await asyncio.to_thread(aside.finish, path)
+        names = await _in_thread(lane_names, path, read_names(self._folder))
+        events = letters = damaged = unreadable = 0
+        with closing(read_chunks(path)) as chunks:
+            while (chunk := await _in_thread(next, chunks, None)) is not None:
+                added = await self._store(chunk, names)
+                events += added[0]
+                letters += added[1]
+                damaged += len(chunk.damaged)
+                unreadable += chunk.unreadable
+        if unreadable and not is_last:
+            raise _UnreadableError(f"the disk refused {unreadable} reads")
+        await _in_thread(aside.finish, path)
         _log.warning(
             "buffer_salvaged",
             file=path.name,
             events=events,
             dead_letters=letters,
             damaged=damaged,
+            unreadable=unreadable,
             seconds=round(time.monotonic() - started, 3),
         )
 
@@ -170,8 +187,18 @@ class Restoring:
             nonlocal added
             self._refuse()
             now = time.time_ns() // 1_000_000
-            gone = self._settled | settled(self._committer.connection)
+            gone = self.settled | settled(self._committer.connection)
             added = store(self._ledger(), chunk, names, gone, now)
 
         await asyncio.shield(self._committer.submit(job))
         return added
+
+
+async def _in_thread(call: Callable[_P, _T], *arguments: _P.args, **more: _P.kwargs) -> _T:
+    """Run a call in a thread. Cancelled, it waits for its end: the call has files open."""
+    running = asyncio.ensure_future(asyncio.to_thread(call, *arguments, **more))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise

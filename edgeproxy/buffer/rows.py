@@ -1,7 +1,7 @@
 """Events as rows: their numbers, their checksums, and reading them in order."""
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, cast
 
@@ -18,14 +18,20 @@ __all__ = [
     "LANE_SHIFT",
     "ROW_OVERHEAD",
     "SELECT",
+    "SELECT_ANYHOW",
     "Numbered",
     "StoredEvent",
+    "anyhow",
+    "as_it_is",
     "checksum",
+    "content",
     "every_event",
     "insert",
     "is_sound",
+    "number",
     "pack",
     "ranges",
+    "text",
     "to_events",
     "to_rows",
 ]
@@ -34,10 +40,21 @@ LANE_SHIFT = 46  # 70 thousand billion events a lane, 131 thousand lanes
 ROW_OVERHEAD = 64  # bytes of a row that are not its body, as counted against a lane's limit
 
 INSERT = "insert into events values (?, ?, ?, ?, ?, ?, ?)"
-SELECT = (
-    "select id, user, received, skew, age, checksum, body from events"
-    " where id > ? and id < ? order by id limit ?"
-)
+
+
+def anyhow(columns: Iterable[str]) -> str:
+    """Columns of a `select` that gives text as bytes: a damaged one is none, and is refused as such."""
+    return ", ".join(
+        f"case typeof({name}) when 'text' then cast({name} as blob) else {name} end"
+        for name in columns
+    )
+
+
+_COLUMNS = ("id", "user", "received", "skew", "age", "checksum", "body")
+_SELECT = "select {} from events where id > ? and id < ? order by id limit ?"
+SELECT = _SELECT.format(", ".join(_COLUMNS))
+#: For rows that the other refuses with UnicodeDecodeError.
+SELECT_ANYHOW = _SELECT.format(anyhow(_COLUMNS))
 DELETE = "delete from events where id between ? and ?"
 
 _ROWS_AT_ONCE = 16
@@ -70,6 +87,30 @@ def is_sound(row: Sequence[Any]) -> bool:
         return bool(check == _crc32(body, _crc32(columns)))
     except (TypeError, struct.error):
         return False
+
+
+def as_it_is(row: Sequence[Any]) -> Claimed:
+    """The event of a damaged row of `SELECT`, whatever it holds, with values of the right types."""
+    id_, user, received, skew, age, _, body = row
+    skew = skew if isinstance(skew, int) else None
+    return Claimed(id_, number(user), number(received), skew, number(age), content(body))
+
+
+def number(value: object) -> int:
+    """What a damaged row has where a number belongs."""
+    return value if isinstance(value, int) else 0
+
+
+def content(value: object) -> bytes:
+    """What a damaged row has where bytes belong."""
+    if isinstance(value, bytes):
+        return value
+    return b"" if value is None else str(value).encode("utf-8", "replace")
+
+
+def text(value: object) -> str:
+    """What a damaged row has where text belongs."""
+    return value if isinstance(value, str) else content(value).decode("utf-8", "replace")
 
 
 def pack(id_: int, user: int, received: int, skew: int | None, age: int) -> bytes:
@@ -164,7 +205,7 @@ def every_event(connection: apsw.Connection, lane: str | None = None) -> Iterato
         if lane not in {None, name}:
             continue
         after, end = cast("int", number) << LANE_SHIFT, (cast("int", number) + 1) << LANE_SHIFT
-        while rows := connection.execute(SELECT, (after, end, _PAGE_ROWS)).fetchall():
+        while rows := _page(connection, (after, end, _PAGE_ROWS)):
             for row in rows:
                 stored = _from_row(cast("str", name), row)
                 if stored.event.id <= after:
@@ -174,10 +215,18 @@ def every_event(connection: apsw.Connection, lane: str | None = None) -> Iterato
                 after = stored.event.id
 
 
+def _page(connection: apsw.Connection, bounds: tuple[int, int, int]) -> list[Any]:
+    try:
+        return connection.execute(SELECT, bounds).fetchall()
+    except UnicodeDecodeError:
+        return connection.execute(SELECT_ANYHOW, bounds).fetchall()
+
+
 def _from_row(lane: str, row: Sequence[Any]) -> StoredEvent:
-    id_, user, received, skew, age, check, body = row
-    intact = check == checksum(id_, user, received, skew, age, body)
-    return StoredEvent(lane, Claimed(id_, user, received, skew, age, body), intact)
+    if not is_sound(row):
+        return StoredEvent(lane, as_it_is(row), intact=False)
+    id_, user, received, skew, age, _, body = row
+    return StoredEvent(lane, Claimed(id_, user, received, skew, age, body), intact=True)
 
 
 def ranges(ids: list[int]) -> list[tuple[int, int]]:

@@ -6,7 +6,7 @@ order per user holds.
 """
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -47,6 +47,8 @@ class Chunk(Struct):
     events: list[Claimed] = field(default_factory=list)
     damaged: list[Claimed] = field(default_factory=list)  # not what was stored
     letters: list[tuple[int, DeadLetter]] = field(default_factory=list)
+    unreadable: int = 0
+    """Reads that the disk refused, all in all; in the last chunk."""
 
 
 def lane_names(aside: Path, known: dict[int, str]) -> dict[int, str]:
@@ -64,7 +66,7 @@ _FIRST_PAGES = 64
 _MAX_LANE = 1 << 17
 
 
-def read_chunks(aside: Path) -> Iterator[Chunk]:
+def read_chunks(aside: Path) -> Generator[Chunk, None, None]:
     """Everything that can be read, checked against its checksums, in constant memory. Blocks."""
     with Pages(aside) as pages:
         chunk, rows, size = Chunk(), 0, 0
@@ -75,6 +77,7 @@ def read_chunks(aside: Path) -> Iterator[Chunk]:
             if rows == _CHUNK_ROWS or size >= _CHUNK_BYTES:
                 yield chunk
                 chunk, rows, size = Chunk(), 0, 0
+        chunk.unreadable = pages.unreadable
         yield chunk
 
 

@@ -19,6 +19,7 @@ from edgeproxy.buffer.base import (
     BufferFaultError,
     BufferFullError,
     BufferUnusableError,
+    BufferWriteError,
     Claimed,
     DeadLetter,
     LaneStats,
@@ -39,6 +40,7 @@ from edgeproxy.buffer.reading import Reading
 from edgeproxy.buffer.reserve import Reserve, free_bytes
 from edgeproxy.buffer.restoring import Restoring
 from edgeproxy.buffer.rows import ROW_OVERHEAD
+from edgeproxy.buffer.salvage import settled
 from edgeproxy.buffer.upkeep import Upkeep
 from edgeproxy.events.intake import Sealed
 
@@ -113,7 +115,7 @@ class SqliteBuffer:
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._committer.run(), name="committer")
         self._ticking = self._loop.call_later(_TICK, self._tick)
-        self._restoring.start()
+        self._restoring.start(settled(self._database.writer))
 
     @classmethod
     async def open(
@@ -374,10 +376,12 @@ class SqliteBuffer:
         self._expiry.after_commit()
 
     def _after_rollback(self, failure: BufferFaultError) -> None:
-        self._failed(failure)
+        if not self._database.is_open:
+            return  # what failed is that there is none
         if isinstance(failure, BufferDamagedError):
             self._replace(str(failure))
             return
+        self._failed(failure)
         try:
             self._ledger.load()
         except apsw.Error as error:
@@ -417,7 +421,9 @@ class SqliteBuffer:
 
     def _tick(self) -> None:
         pause = _TICK
-        if self._health.is_well:
+        if not self._database.is_open:
+            self._committer.submit_alone(lambda: self._replace("of a damaged one"), in_thread=False)
+        elif self._health.is_well:
             try:
                 pause = _BUSY_TICK if self._upkeep.tidy() else _TICK
                 self._used = self._measure()
@@ -443,23 +449,37 @@ class SqliteBuffer:
         damaged = self._database
 
         def job() -> None:
-            if self._database is damaged:
+            if self._database is damaged and damaged.is_open:
                 self._replace(reason)
 
         self._committer.submit_alone(job, in_thread=False)
 
     def _replace(self, reason: str) -> None:
-        """Set the database aside and go on with a fresh one, between transactions."""
+        """Set the database aside and go on with a fresh one, between transactions.
+
+        Where none can be made there is none, until this is tried again, once a second.
+        """
         self._upkeep.wait()
         self._database.close(untouched=True)
         self._restoring.begin()
-        opened = begin_afresh(
-            self._path, durable=self._durable, reason=reason, known=self._ledger.lanes.values()
-        )
+        try:
+            self._reserve.make_room()
+            opened = begin_afresh(
+                self._path,
+                durable=self._durable,
+                reason=reason,
+                known=self._ledger.lanes.values(),
+                settled=self._restoring.settled,
+            )
+        except (apsw.Error, OSError, BufferFaultError) as error:
+            why = f"a new database cannot take a damaged one's place: {error}"
+            self._health.failed(BufferWriteError(why))
+            return
         self._database, self._ledger = opened.database, opened.ledger
         self._committer.connection = self._database.writer
         self._upkeep.attach(self._database)
-        self._used = self._measure()
+        with suppress(apsw.Error):  # measured anew within a second
+            self._used = self._measure()
         self._write_names()
         self._restoring.start()
 

@@ -5,12 +5,15 @@ import itertools
 import random
 import shutil
 
+import apsw
 import pytest
+from structlog.testing import capture_logs
 
-from edgeproxy.buffer import aside, salvage
+from edgeproxy.buffer import aside, opening, restoring, salvage, sqlite
 from edgeproxy.buffer.base import BufferFaultError, BufferFullError
 from edgeproxy.buffer.database import DATABASE, PAGE
 from edgeproxy.buffer.deadletters import DeadLetterFilter, Replayed, iterate
+from edgeproxy.buffer.pages import Pages
 from edgeproxy.buffer.repairing import repair
 from edgeproxy.buffer.restoring import Restoring
 from edgeproxy.buffer.sqlite import SqliteBuffer
@@ -342,6 +345,120 @@ async def test_damage_that_shows_while_running_replaces_the_database(tmp_path, f
     assert not set(found) & set(range(30))
     assert found[-1] == 1000
     assert any(".damaged-" in path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("failing", ["sync_folder", "make", "Database", "Ledger"])
+@pytest.mark.parametrize("error", [apsw.IOError("disk I/O error"), apsw.FullError("full")])
+async def test_a_replacement_that_the_disk_does_not_let_through_is_tried_again(
+    folder, monkeypatch, failing, error
+):
+    buffer = await opened(folder)
+    held = buffer.claim("shop", 10, ALL)
+    module = aside if failing == "sync_folder" else opening
+    attempts, is_bad = [], True
+    real = getattr(module, failing)
+
+    def sometimes(*arguments, **more):
+        attempts.append(failing)
+        if is_bad:
+            raise OSError(5, "I/O error") if failing == "sync_folder" else error
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(module, failing, sometimes)
+    monkeypatch.setattr(sqlite, "_TICK", 0.02)
+    buffer._cannot_read("shop", apsw.CorruptError("malformed"))
+    await until(lambda: len(attempts) > 3)
+    with pytest.raises(BufferFaultError, match="place"):
+        await buffer.append("shop", 2, [event(1, 999)])
+    with pytest.raises(BufferFaultError):
+        await buffer.ack("shop", held)
+    assert "place" in (buffer.full_reason() or "")
+    assert buffer.claim("shop", 10, ALL) == []
+    assert buffer.stats().lanes
+    is_bad = False
+    await until(lambda: buffer.full_reason() is None)
+    await settled(buffer, held)
+    await buffer.append("shop", 2, [event(1, 1000)])
+    found, codes = await everything(buffer)
+    await buffer.close()
+    assert (found, codes) == ([*range(10, 300), 1000], ["too_old"])
+    assert len([p for p in folder.iterdir() if p.name.endswith("salvaged")]) == 2  # and its WAL
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_replacement_that_was_cut_short_is_made_up_for_by_the_next_start(folder, named):
+    if not named:
+        (folder / "lanes.json").unlink()
+    aside.set_aside(folder)  # and here the power went
+    buffer = await opened(folder)
+    assert [path.name.count("damaged") for path in aside.not_salvaged(folder)] == [1]
+    await buffer.append("shop", 2, [event(1, 1000)])
+    assert await everything(buffer) == ([*range(300), 1000], ["too_old"])
+    await buffer.close()
+
+
+@pytest.mark.parametrize("refusals", [5, 10**9])
+async def test_what_the_disk_refuses_to_read_is_read_again_and_keeps_nothing_else_back(
+    folder, monkeypatch, refusals
+):
+    bad = 40 * (PAGE + 24)  # in the middle of the WAL
+    left = [refusals]
+
+    class Sick:
+        def __init__(self, file):
+            self.seek, self.close, self._file = file.seek, file.close, file
+
+        def read(self, size):
+            if left[0] and self._file.tell() in range(bad, bad + 5 * PAGE):
+                left[0] -= 1
+                raise OSError(5, "Input/output error")
+            return self._file.read(size)
+
+    class SickPages(Pages):
+        def __init__(self, database):
+            super().__init__(database)
+            self._wal = self._wal and Sick(self._wal)
+
+    monkeypatch.setattr(salvage, "Pages", SickPages)
+    monkeypatch.setattr(restoring, "_PAUSE", 0.02)
+    flip(folder / DATABASE, 5)
+    with capture_logs() as log:
+        buffer = await opened(folder)
+        found, _ = await everything(buffer)
+        await buffer.close()
+    last = log[-1]
+    assert last["event"] == "buffer_salvaged"
+    assert aside.not_salvaged(folder) == []
+    if refusals == 5:
+        assert (found, last["unreadable"]) == (list(range(300)), 0)
+    else:
+        assert last["unreadable"] > 0
+        assert found == sorted(found)
+        assert 270 < len(found) < 300
+
+
+async def test_a_mistake_in_the_salvage_keeps_nothing_sound_back(folder, monkeypatch):
+    is_wrong = True
+
+    def wrong(path):
+        if is_wrong:
+            raise ZeroDivisionError
+        yield from salvage.read_chunks(path)
+
+    monkeypatch.setattr(restoring, "read_chunks", wrong)
+    monkeypatch.setattr(restoring, "_LONG_PAUSE", 0.02)
+    flip(folder / DATABASE, 5)
+    with capture_logs() as log:
+        buffer = await opened(folder)
+        await buffer.append("shop", 2, [event(1, 1000)])
+        await until(lambda: not buffer._restoring.is_holding)
+        found = await some(buffer)
+        is_wrong = False
+        await until(lambda: buffer._restoring._task is None)
+        rest, _ = await everything(buffer)
+        await buffer.close()
+    assert (found, rest) == ([1000], list(range(300)))
+    assert "salvage_failed" in {line["event"] for line in log}
 
 
 async def test_rows_with_a_wrong_checksum_become_dead_letters_and_block_nobody(folder):

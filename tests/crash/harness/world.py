@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from edgeproxy.buffer import aside
 from tests.crash.harness.ledger import Ledger, Sent
 from tests.crash.harness.oracle import Figures, Rules, findings
 from tests.crash.harness.process import Proxy, Settings, leftovers
@@ -149,12 +150,15 @@ class World:
         self._senders.clear()
 
     async def empty(self, *, patience: float = _SETTLE) -> None:
-        """Wait until nothing is buffered any more."""
+        """Wait until nothing is buffered any more, and everything is salvaged that was set aside."""
         limit = time.monotonic() + patience
         status: dict = {}
         while time.monotonic() < limit:
+            # Before and after: in between a database may be set aside, and its events with it.
+            to_salvage = aside.not_salvaged(self.proxy.buffer)
             status = await self.proxy.status()
-            if status["buffer"]["events"] == 0:
+            to_salvage += aside.not_salvaged(self.proxy.buffer)
+            if status["buffer"]["events"] == 0 and not to_salvage:
                 return
             await asyncio.sleep(0.05)
         raise OracleError(
