@@ -46,6 +46,16 @@ class Lane(Struct):
         return (self.number + 1) << LANE_SHIFT
 
 
+class Committed(Struct):
+    """What a transaction changed."""
+
+    appended: set[str]
+    """Lanes that got events."""
+    lane_added: bool
+    emptied: list[Lane]
+    """Lanes that lost events, and have none left as their counters say."""
+
+
 class Ledger:
     """The tables of one database, through its writing connection."""
 
@@ -107,8 +117,8 @@ class Ledger:
                 [(self.dead_letters, "dead_letters"), (self.dead_bytes, "dead_letter_bytes")],
             )
 
-    def committed(self, *, may_be_claimed: bool = True) -> tuple[set[str], bool]:
-        """Show what was committed: lanes that got events, and whether a lane was added.
+    def committed(self, *, may_be_claimed: bool = True) -> Committed:
+        """Show what was committed.
 
         A lane that is read to its end gets the events from here, unless `may_be_claimed` is False.
         """
@@ -117,10 +127,11 @@ class Ledger:
                 order = self.lanes[added.lane].order
                 if order.wants(added.first_id, len(added.events), added.size):
                     order.take_in(added.claimed(), added.size)
-        for name in self._changed:
-            lane = self.lanes[name]
+        changed = [self.lanes[name] for name in self._changed]
+        for lane in changed:
             lane.shown = (lane.events, lane.bytes)
-        found = self.appended, self.added
+        emptied = [lane for lane in changed if lane.events <= 0]
+        found = Committed(self.appended, self.added, emptied)
         self._forget_transaction()
         return found
 
@@ -213,9 +224,13 @@ class Ledger:
         lane = self.lanes[name]
         sizes = sum([len(event.body) for event in events]) + ROW_OVERHEAD * len(events)
         ids = [event.id for event in events]
-        if self._delete(lane, ids, sizes) != len(events):
+        deleted = self._delete(lane, ids, sizes)
+        if deleted != len(events):
             self._refuse_lost_ways(lane, ids)
+            left = lane.events - deleted
             self.recount(lane)  # some were purged meanwhile: rare enough to count
+            if lane.events != left:
+                raise apsw.CorruptError(f"{lane.events} of {left} events are found")
 
     def purge(self, name: str, events: Sequence[Claimed]) -> int:
         """Remove events whoever has claimed them; how many were still there."""
@@ -223,6 +238,16 @@ class Ledger:
             self._delete(self.lanes[name], [event.id], len(event.body) + ROW_OVERHEAD)
             for event in events
         )
+
+    def take_out(self, name: str, events: Sequence[Claimed]) -> list[int]:
+        """Remove damaged events; which of them were still there.
+
+        Raises apsw.CorruptError where they are, and cannot be removed.
+        """
+        removed = [at for at, event in enumerate(events) if self.purge(name, [event])]
+        if len(removed) < len(events):
+            self._refuse_lost_ways(self.lanes[name], [event.id for event in events])
+        return removed
 
     def _delete(self, lane: Lane, ids: list[int], sizes: int) -> int:
         before = self._writer.total_changes()

@@ -17,6 +17,7 @@ from edgeproxy.buffer.faults import BufferDamagedError, is_damage
 from edgeproxy.buffer.ledger import Lane, Ledger
 from edgeproxy.buffer.names import read_names
 from edgeproxy.buffer.pages import wal_frames
+from edgeproxy.buffer.reading import Reading
 from edgeproxy.buffer.salvage import lane_names, note_settled
 
 __all__ = ["Opened", "begin_afresh", "open_folder"]
@@ -140,6 +141,7 @@ def _open(folder: Path, *, durable: bool) -> Opened:
         for table in ("events", "dead_letters"):
             database.reader.execute(f"select * from {table} limit 1").fetchall()  # noqa: S608
         _compare_names(folder, ledger)
+        _compare_counters(database, ledger)
         _look_for_lost_frames(database, durable=durable)
     except BaseException:
         database.close(untouched=True)
@@ -152,6 +154,13 @@ def _compare_names(folder: Path, ledger: Ledger) -> None:
     for number, name in read_names(folder).items():
         if names.get(number) != name:
             raise BufferDamagedError(f"damaged: lane {number} was called {name}")
+
+
+def _compare_counters(database: Database, ledger: Ledger) -> None:
+    """Who is counted as empty must be: nobody would look for its events."""
+    for lane in ledger.lanes.values():
+        if lane.events <= 0 and Reading.has_more(database.reader, lane, lane.first_id):
+            raise BufferDamagedError(f"damaged: {lane.name} has more events than it counts")
 
 
 def _look_for_lost_frames(database: Database, *, durable: bool) -> None:

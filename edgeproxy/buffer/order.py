@@ -66,6 +66,16 @@ class Order:
         """The last claim stopped looking before the lane's end without having found anything."""
 
     @property
+    def cursor(self) -> int:
+        """The id behind which it reads on."""
+        return self._cursor
+
+    @property
+    def is_idle(self) -> bool:
+        """It has nothing that was claimed, and nothing that could be without reading on."""
+        return not self._claimed and not self._window and self._reread is None
+
+    @property
     def claimed(self) -> int:
         """How many events are claimed and not settled."""
         return len(self._claimed)

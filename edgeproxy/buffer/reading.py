@@ -1,6 +1,8 @@
 """Reading events for a claim, each checked against its checksum."""
 
 from collections.abc import Callable, Sequence
+from itertools import islice
+from operator import lt
 from typing import Any
 
 import apsw
@@ -21,6 +23,11 @@ class Reading:
         """`bury` gets a lane, its damaged events, and what to call when they are dealt with."""
         self._bury = bury
         self._being_buried: set[int] = set()
+
+    @property
+    def is_busy(self) -> bool:
+        """Some are being buried."""
+        return bool(self._being_buried)
 
     def read(
         self, reader: apsw.Connection, lane: Lane, after: int, most: int, most_bytes: int
@@ -55,6 +62,10 @@ class Reading:
             rows = _within(reader, SELECT_ANYHOW, bounds, most_bytes)
         if not rows:
             return None
+        ids = [row[0] for row in rows]
+        if ids[0] <= bounds[0] or not all(map(lt, ids, islice(ids, 1, None))):
+            # Who is led astray between the pages may read some of them again and again.
+            raise apsw.CorruptError("events do not stand in the order of their numbers")
         sound = to_events(rows)
         if sound is not None:
             events.extend(sound)
@@ -65,7 +76,7 @@ class Reading:
                     events.append(Claimed(id_, user, received, skew, age, body))
                 else:
                     damaged.append(as_it_is(row))
-        return int(rows[-1][0])
+        return int(ids[-1])
 
     @staticmethod
     def oldest(reader: apsw.Connection, lane: Lane) -> int | None:
@@ -82,13 +93,10 @@ class Reading:
         return None if row is None else number(row[0])
 
     @staticmethod
-    def is_empty(reader: apsw.Connection, lane: Lane) -> bool:
-        """Whether the lane has no event at all; no where that cannot be read."""
-        try:
-            statement = "select 1 from events where id > ? and id < ? limit 1"
-            return reader.execute(statement, (lane.first_id, lane.end_id)).fetchone() is None
-        except apsw.Error:
-            return False
+    def has_more(reader: apsw.Connection, lane: Lane, after: int) -> bool:
+        """Whether an event of the lane is found after an id. Raises apsw.Error."""
+        statement = "select 1 from events where id > ? and id < ? limit 1"
+        return reader.execute(statement, (after, lane.end_id)).fetchone() is not None
 
     @staticmethod
     def letter(lane: str, event: Claimed, died: int) -> DeadLetter:

@@ -79,6 +79,11 @@ class Restoring:
         self.is_holding = False
         """Nothing may be claimed: an event that is older may still come back."""
 
+    @property
+    def is_running(self) -> bool:
+        """Events may still come back."""
+        return self.is_holding or self._task is not None
+
     def start(self, noted: Iterable[int] = ()) -> None:
         """Begin, if there is anything to salvage; `noted` was settled before a restart."""
         if not aside.not_salvaged(self._folder):
@@ -96,14 +101,14 @@ class Restoring:
 
     def settling(self, events: Sequence[Claimed]) -> None:
         """Events that were claimed before are settled in the transaction that is open."""
-        if self.is_holding or self._task is not None:
+        if self.is_running:
             ids = [event.id for event in events]
             self.settled.update(ids)
             note_settled(self._committer.connection, ids)
 
     def letters_leaving(self, ids: Sequence[int]) -> None:
         """Dead letters are removed or replayed in the transaction that is open."""
-        if self.is_holding or self._task is not None:
+        if self.is_running:
             note_settled(self._committer.connection, [-id_ for id_ in ids])
 
     def not_settled(self, events: Sequence[Claimed]) -> None:

@@ -214,9 +214,9 @@ class SqliteBuffer:
             self._cannot_read(lane, error)
             return []
         if state.order.gave_up:
-            asyncio.get_running_loop().call_soon(self._notify, lane)
+            self._notify_soon(lane)
         elif not taken and state.shown[0] and not state.order.claimed:
-            self._mend_counters(state)
+            self._find_the_rest(lane)
         return taken
 
     def ack(self, lane: str, events: Sequence[Claimed]) -> asyncio.Future[None]:
@@ -366,12 +366,14 @@ class SqliteBuffer:
 
     def _after_commit(self, seconds: float) -> None:
         self._on_commit(seconds)
-        appended, lane_added = self._ledger.committed(may_be_claimed=not self._restoring.is_holding)
-        if lane_added:
+        found = self._ledger.committed(may_be_claimed=not self._restoring.is_holding)
+        if found.lane_added:
             self._write_names()
         self._measure_now_and_then()
-        for name in appended:
+        for name in found.appended:
             self._notify(name)
+        if found.emptied:
+            self._expect_empty(found.emptied)
         self._upkeep.after_commit()
         self._expiry.after_commit()
 
@@ -415,6 +417,9 @@ class SqliteBuffer:
         for callback in self._callbacks:
             callback(lane)
 
+    def _notify_soon(self, lane: str) -> None:
+        self._loop.call_soon(self._notify, lane)
+
     def _notify_all(self) -> None:
         for lane in self.lanes():
             self._notify(lane)
@@ -443,7 +448,7 @@ class SqliteBuffer:
             return
         _log.error("buffer_not_readable", lane=lane, reason=str(error))
         if lane is not None:
-            asyncio.get_running_loop().call_later(_TICK, self._notify, lane)
+            self._loop.call_later(_TICK, self._notify, lane)
 
     def _replace_soon(self, reason: str) -> None:
         damaged = self._database
@@ -496,18 +501,40 @@ class SqliteBuffer:
             self._health.refuse_writes()
             if self._database is not read_from:
                 return  # set aside meanwhile: its salvage meets them again
-            self._ledger.purge(lane.name, events)
-            self._ledger.insert_dead(letters)
+            self._ledger.insert_dead(
+                [letters[at] for at in self._ledger.take_out(lane.name, events)]
+            )
 
         def settled(_: BufferFaultError | None) -> None:
             done()
-            asyncio.get_running_loop().call_soon(self._notify, lane.name)
+            # With a damaged number, what was read last may not be how far the lane was read.
+            lane.order.forget()
+            self._notify_soon(lane.name)
 
         self._committer.submit(job, settled)
 
-    def _mend_counters(self, lane: Lane) -> None:
-        """Count a lane that is empty though its counters say otherwise."""
-        if not self._reading.is_empty(self._database.reader, lane):
-            return
-        _log.error("lane_miscounted", lane=lane.name, events=lane.shown[0])
-        self._committer.submit(lambda: self._ledger.recount(self._ledger.lanes[lane.name]))
+    def _expect_empty(self, lanes: Sequence[Lane]) -> None:
+        """A counter that damage has made too small would keep a lane's last events for ever."""
+        with suppress(apsw.Error):  # then nobody can tell
+            for lane in lanes:
+                if self._reading.has_more(self._database.reader, lane, lane.first_id):
+                    self._replace_soon(f"damaged: {lane.name} has more events than it counts")
+
+    def _find_the_rest(self, name: str) -> None:
+        """Deal with a lane that has nothing more to claim though its counters say otherwise.
+
+        Damage to numbers, or between the pages, hides events from those who look for them by their
+        numbers. A salvage goes through all pages, and finds them.
+        """
+
+        def job() -> None:  # between transactions, when counters and rows agree
+            lane = self._ledger.lanes.get(name)
+            if lane is None or not lane.shown[0] or not lane.order.is_idle:
+                return
+            if self._reading.is_busy or self._restoring.is_running:
+                return  # after which the lane is read from its beginning
+            with suppress(apsw.Error):  # a claim will find that out and do something about it
+                if not self._reading.has_more(self._database.reader, lane, lane.order.cursor):
+                    self._replace(f"damaged: {lane.shown[0]} events of {name} are not found")
+
+        self._committer.submit_alone(job, in_thread=False)
