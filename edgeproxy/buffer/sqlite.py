@@ -505,11 +505,14 @@ class SqliteBuffer:
                 [letters[at] for at in self._ledger.take_out(lane.name, events)]
             )
 
-        def settled(_: BufferFaultError | None) -> None:
+        def read_again() -> None:
             done()
             # With a damaged number, what was read last may not be how far the lane was read.
             lane.order.forget()
-            self._notify_soon(lane.name)
+            self._notify(lane.name)
+
+        def settled(failure: BufferFaultError | None) -> None:
+            self._loop.call_later(0 if failure is None else _TICK, read_again)
 
         self._committer.submit(job, settled)
 
