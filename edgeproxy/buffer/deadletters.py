@@ -196,9 +196,12 @@ def iterate(
     while rows := _rows(connection, rest, (last, *values)):
         for row in rows:
             stored = _from_row(row)
+            if (stored.id >= last) if newest_first else (stored.id <= last):
+                # A walk over pages that lead back would never end.
+                raise apsw.CorruptError("dead letters do not stand in the order of their numbers")
+            last = stored.id
             if not chosen.looks_inside or chosen.fits(stored.letter.body):
                 yield stored
-        last = cast("int", rows[-1][0])
 
 
 def _rows(

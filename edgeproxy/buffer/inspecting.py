@@ -107,7 +107,7 @@ def _lanes(connection: apsw.Connection) -> list[tuple[int, str, int, int]]:
 def _lane(connection: apsw.Connection, row: tuple[int, str, int, int]) -> LaneContents:
     number, name, events, size = row
     first = connection.execute(
-        "select received from events where id > ? and id < ? order by id limit 1",
+        rows.OLDEST,
         (number << LANE_SHIFT, (number + 1) << LANE_SHIFT),
     ).fetchone()
     return LaneContents(name, events, size, None if first is None else rows.number(first[0]))

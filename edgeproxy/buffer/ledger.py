@@ -17,7 +17,16 @@ from edgeproxy.buffer.base import Claimed, DeadLetter
 from edgeproxy.buffer.deadletters import letter_size
 from edgeproxy.buffer.faults import BufferDamagedError
 from edgeproxy.buffer.order import Order
-from edgeproxy.buffer.rows import DELETE, INSERT, LANE_SHIFT, ROW_OVERHEAD, Numbered, pack, ranges
+from edgeproxy.buffer.rows import (
+    DELETE,
+    INSERT,
+    LANE_SHIFT,
+    MOST_LANES,
+    ROW_OVERHEAD,
+    Numbered,
+    pack,
+    ranges,
+)
 from edgeproxy.events.intake import Sealed
 from edgeproxy.events.verdicts import Refusal
 
@@ -76,6 +85,11 @@ class Ledger:
         self._written: list[Numbered] = []
         self._changed: set[str] = set()
         self._dead_changed = False
+        self._purged: set[int] = set()
+        """Claimed events that `purge` removed, so that `delete` need not go through the lane to see
+        whether they are lost …"""
+        self._purging: set[int] = set()
+        """… and those of the transaction that is open."""
         self.load()
 
     # --- counters ---------------------------------------------------------------------------------
@@ -87,6 +101,9 @@ class Ledger:
             "select number, name, next_sequence, events, bytes from lanes order by number"
         ):
             number, name, next_sequence, events, size = _sound(row, (int, str, int, int, int))
+            if not (0 < number < MOST_LANES and 0 < next_sequence < 1 << LANE_SHIFT):
+                # Its events would get other lanes' numbers, or those of events that are there.
+                raise BufferDamagedError(f"damaged: lane {number} goes on at {next_sequence}")
             known = self.lanes.get(name)
             order = Order(number << LANE_SHIFT) if known is None else known.order
             lanes[name] = Lane(number, name, next_sequence, events, size, order, (events, size))
@@ -130,6 +147,7 @@ class Ledger:
         changed = [self.lanes[name] for name in self._changed]
         for lane in changed:
             lane.shown = (lane.events, lane.bytes)
+        self._purged |= self._purging
         emptied = [lane for lane in changed if lane.events <= 0]
         found = Committed(self.appended, self.added, emptied)
         self._forget_transaction()
@@ -142,6 +160,7 @@ class Ledger:
         self._written.clear()
         self._changed.clear()
         self._dead_changed = False
+        self._purging.clear()
 
     # --- events -----------------------------------------------------------------------------------
 
@@ -222,22 +241,32 @@ class Ledger:
     def delete(self, name: str, events: Sequence[Claimed]) -> None:
         """Remove events that were claimed."""
         lane = self.lanes[name]
+        if self._purged:
+            there = [event for event in events if event.id not in self._purged]
+            self._purged.difference_update([event.id for event in events])
+            events = there
+        if not events:
+            return
         sizes = sum([len(event.body) for event in events]) + ROW_OVERHEAD * len(events)
         ids = [event.id for event in events]
         deleted = self._delete(lane, ids, sizes)
-        if deleted != len(events):
+        if deleted != len(events):  # they are in a database that was set aside, or worse
             self._refuse_lost_ways(lane, ids)
             left = lane.events - deleted
-            self.recount(lane)  # some were purged meanwhile: rare enough to count
+            self.recount(lane)
             if lane.events != left:
                 raise apsw.CorruptError(f"{lane.events} of {left} events are found")
 
     def purge(self, name: str, events: Sequence[Claimed]) -> int:
         """Remove events whoever has claimed them; how many were still there."""
-        return sum(
-            self._delete(self.lanes[name], [event.id], len(event.body) + ROW_OVERHEAD)
-            for event in events
-        )
+        lane = self.lanes[name]
+        removed = 0
+        for event in events:
+            if self._delete(lane, [event.id], len(event.body) + ROW_OVERHEAD):
+                removed += 1
+                if lane.order.is_claimed(event.id):
+                    self._purging.add(event.id)
+        return removed
 
     def take_out(self, name: str, events: Sequence[Claimed]) -> list[int]:
         """Remove damaged events; which of them were still there.
@@ -311,14 +340,13 @@ class Ledger:
         """
         removed: dict[str, int] = {}
         excess = self.dead_bytes - max_bytes
-        ids = []
         for id_, died, lane, size in deadletters.oldest(self._writer, most):
             if died >= before and excess <= 0:
                 break
-            ids.append(id_)
             excess -= size
+            if not self.delete_dead([id_]):
+                raise apsw.CorruptError("dead letters are not found by their numbers")
             removed[lane] = removed.get(lane, 0) + 1
-        self.delete_dead(ids)
         return removed
 
     def delete_dead(self, ids: Iterable[int]) -> int:

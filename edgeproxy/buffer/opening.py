@@ -157,10 +157,13 @@ def _compare_names(folder: Path, ledger: Ledger) -> None:
 
 
 def _compare_counters(database: Database, ledger: Ledger) -> None:
-    """Who is counted as empty must be: nobody would look for its events."""
+    """A lane that is counted as empty must be, and none may have what it is still to number."""
     for lane in ledger.lanes.values():
         if lane.events <= 0 and Reading.has_more(database.reader, lane, lane.first_id):
             raise BufferDamagedError(f"damaged: {lane.name} has more events than it counts")
+        last = lane.first_id + lane.next_sequence - 1
+        if Reading.has_more(database.reader, lane, last):
+            raise BufferDamagedError(f"damaged: {lane.name} has numbered more events than it says")
 
 
 def _look_for_lost_frames(database: Database, *, durable: bool) -> None:

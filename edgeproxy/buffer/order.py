@@ -80,6 +80,10 @@ class Order:
         """How many events are claimed and not settled."""
         return len(self._claimed)
 
+    def is_claimed(self, id_: int) -> bool:
+        """Whether an event is claimed and not settled."""
+        return id_ in self._claimed
+
     def wants(self, first_id: int, events: int, size: int) -> bool:
         """Whether these, just stored from that id on, are what would be read next, and fit."""
         return (

@@ -15,7 +15,7 @@ from edgeproxy.buffer.database import PAGE
 
 __all__ = ["Pages", "Row", "wal_frames"]
 
-Value = int | bytes | str | None
+Value = int | float | bytes | str | None
 #: A row's number and its columns.
 Row = tuple[int, list[Value]]
 
@@ -25,6 +25,7 @@ _MIN_LOCAL = (PAGE - 12) * 32 // 255 - 23
 _FRAME = struct.Struct(">IIII")
 _FRAME_SIZE = 24 + PAGE
 _POINTERS_PER_MAP = PAGE // 5
+_DOUBLE = struct.Struct(">d")
 _FREE = 2  # in a pointer map: a page that holds nothing (1.8)
 _INTEGERS = (0, 1, 2, 3, 4, 6, 8)  # bytes of serial types 0 to 6 (2.1)
 
@@ -128,7 +129,7 @@ class Pages:
             at = int.from_bytes(page[8 + 2 * index : 10 + 2 * index], "big")
             try:
                 yield self._cell(page, at)
-            except (_DamagedError, IndexError, UnicodeDecodeError):
+            except (_DamagedError, IndexError, struct.error):
                 continue
 
     def _cell(self, page: bytes, at: int) -> Row:
@@ -171,6 +172,13 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     return (value - (1 << 64) if value >= 1 << 63 else value), at + 1
 
 
+def _text(raw: bytes) -> str | bytes:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw  # damaged
+
+
 def _record(payload: bytes) -> list[Value]:
     """A row's columns (2.1)."""
     end, at = _varint(payload, 0)
@@ -181,11 +189,14 @@ def _record(payload: bytes) -> list[Value]:
         if kind >= 12:
             size = (kind - 12) // 2
             raw = payload[data : data + size]
-            values.append(raw.decode() if kind % 2 else raw)
+            values.append(_text(raw) if kind % 2 else raw)
         elif kind < 7:
             size = _INTEGERS[kind]
             raw = payload[data : data + size]
             values.append(int.from_bytes(raw, "big", signed=True) if kind else None)
+        elif kind == 7:
+            size = 8
+            values.append(_DOUBLE.unpack_from(payload, data)[0])
         elif kind in {8, 9}:
             size = 0
             values.append(kind - 8)

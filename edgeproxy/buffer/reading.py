@@ -9,7 +9,15 @@ import apsw
 
 from edgeproxy.buffer.base import Claimed, DeadLetter
 from edgeproxy.buffer.ledger import Lane
-from edgeproxy.buffer.rows import SELECT, SELECT_ANYHOW, as_it_is, is_sound, number, to_events
+from edgeproxy.buffer.rows import (
+    OLDEST,
+    SELECT,
+    SELECT_ANYHOW,
+    as_it_is,
+    is_sound,
+    number,
+    to_events,
+)
 
 __all__ = ["Reading"]
 
@@ -84,10 +92,7 @@ class Reading:
         if not lane.shown[0]:
             return None
         try:
-            row = reader.execute(
-                "select received from events where id > ? and id < ? order by id limit 1",
-                (lane.first_id, lane.end_id),
-            ).fetchone()
+            row = reader.execute(OLDEST, (lane.first_id, lane.end_id)).fetchone()
         except apsw.Error:
             return None  # a claim will find that out and do something about it
         return None if row is None else number(row[0])

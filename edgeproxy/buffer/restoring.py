@@ -1,7 +1,6 @@
 """The salvage of what was set aside, run beside everything else."""
 
 import asyncio
-import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -86,9 +85,9 @@ class Restoring:
 
     def start(self, noted: Iterable[int] = ()) -> None:
         """Begin, if there is anything to salvage; `noted` was settled before a restart."""
-        if not aside.not_salvaged(self._folder):
+        self.is_holding = bool(aside.not_salvaged(self._folder))
+        if not self.is_holding:
             return
-        self.is_holding = True
         self.settled.update(noted)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="salvage")
@@ -140,13 +139,15 @@ class Restoring:
         self._done()
 
     async def _salvage_until_done(self, path: Path) -> None:
-        for attempt in itertools.count(1):
+        refused = 0
+        while True:
             try:
-                await self._salvage(path, is_last=attempt >= _ATTEMPTS)
+                await self._salvage(path, is_last=refused + 1 >= _ATTEMPTS)
             except BufferClosedError:
                 return
             except (BufferFaultError, OSError) as error:
                 _log.error("salvage_interrupted", file=path.name, reason=str(error))
+                refused += isinstance(error, _UnreadableError)
                 # While writing fails nothing is settled, and what is read again is soon at an end.
                 if not isinstance(error, BufferWriteError | _UnreadableError):
                     # Delivering makes space; waiting for the old events would not.

@@ -16,6 +16,8 @@ __all__ = [
     "DELETE",
     "INSERT",
     "LANE_SHIFT",
+    "MOST_LANES",
+    "OLDEST",
     "ROW_OVERHEAD",
     "SELECT",
     "SELECT_ANYHOW",
@@ -36,7 +38,8 @@ __all__ = [
     "to_rows",
 ]
 
-LANE_SHIFT = 46  # 70 thousand billion events a lane, 131 thousand lanes
+LANE_SHIFT = 46  # 70 thousand billion events a lane, …
+MOST_LANES = 1 << 17  # … 131 thousand lanes, numbered from 1
 ROW_OVERHEAD = 64  # bytes of a row that are not its body, as counted against a lane's limit
 
 INSERT = "insert into events values (?, ?, ?, ?, ?, ?, ?)"
@@ -55,6 +58,8 @@ _SELECT = "select {} from events where id > ? and id < ? order by id limit ?"
 SELECT = _SELECT.format(", ".join(_COLUMNS))
 #: For rows that the other refuses with UnicodeDecodeError.
 SELECT_ANYHOW = _SELECT.format(anyhow(_COLUMNS))
+#: When the first event between two ids was received.
+OLDEST = f"select {anyhow(['received'])} from events where id > ? and id < ? order by id limit 1"  # noqa: S608
 DELETE = "delete from events where id between ? and ?"
 
 _ROWS_AT_ONCE = 16

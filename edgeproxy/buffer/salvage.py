@@ -18,7 +18,7 @@ from edgeproxy.buffer.base import Claimed, DeadLetter
 from edgeproxy.buffer.deadletters import letter_of
 from edgeproxy.buffer.ledger import Ledger
 from edgeproxy.buffer.pages import Pages, Row
-from edgeproxy.buffer.rows import LANE_SHIFT, checksum
+from edgeproxy.buffer.rows import LANE_SHIFT, MOST_LANES, as_it_is, is_sound
 
 __all__ = [
     "Chunk",
@@ -56,14 +56,13 @@ def lane_names(aside: Path, known: dict[int, str]) -> dict[int, str]:
     names: dict[int, str] = {}
     with Pages(aside) as pages:
         for id_, values in pages.rows(last=_FIRST_PAGES):
-            if len(values) == _LANE_COLUMNS and isinstance(values[1], str) and 0 < id_ < _MAX_LANE:
+            if len(values) == _LANE_COLUMNS and isinstance(values[1], str) and 0 < id_ < MOST_LANES:
                 names[id_] = values[1]
     return names | known
 
 
 #: Where the few lanes lie: the tables' first pages are made with the database.
 _FIRST_PAGES = 64
-_MAX_LANE = 1 << 17
 
 
 def read_chunks(aside: Path) -> Generator[Chunk, None, None]:
@@ -98,7 +97,7 @@ def store(
             by_lane.setdefault(event.id >> LANE_SHIFT, []).append(event)
     inserted = 0
     for number, events in by_lane.items():
-        name = _restore(ledger, number, names)
+        name = ledger.restore(number, _name(ledger, number, names))
         inserted += ledger.insert_again(name, sorted(events, key=lambda event: event.id))
     letters = ledger.insert_dead_again(
         [(id_, letter) for id_, letter in chunk.letters if -id_ not in settled]
@@ -106,7 +105,7 @@ def store(
     if chunk.damaged:
         letters += ledger.insert_dead_again(
             [
-                (event.id, _damaged(event, _restore(ledger, event.id >> LANE_SHIFT, names), now))
+                (event.id, _damaged(event, _name(ledger, event.id >> LANE_SHIFT, names), now))
                 for event in chunk.damaged
                 if -event.id not in settled
             ]
@@ -132,19 +131,19 @@ def forget_settled(connection: apsw.Connection) -> None:
     connection.execute("drop table if exists settled")
 
 
-def _restore(ledger: Ledger, number: int, names: dict[int, str]) -> str:
-    name = names.get(number, f"salvaged-{number}")
-    return ledger.restore(number, name)
+def _name(ledger: Ledger, number: int, names: dict[int, str]) -> str:
+    """What a lane of that number is called, whether there is one or not."""
+    called = [lane.name for lane in ledger.lanes.values() if lane.number == number]
+    return called[0] if called else names.get(number, f"salvaged-{number}")
 
 
 def _sort(row: Row, chunk: Chunk) -> None:
     id_, values = row
-    if len(values) == _EVENT_COLUMNS and 0 < id_ >> LANE_SHIFT < _MAX_LANE:
-        event = _event(id_, values)
-        if event is None:
-            return
-        check = checksum(id_, event.user, event.received, event.skew, event.age, event.body)
-        (chunk.events if check == values[5] else chunk.damaged).append(event)
+    if len(values) == _EVENT_COLUMNS and id_ > 0:
+        columns = (id_, *values[1:])
+        event = as_it_is(columns)
+        is_of_a_lane = 0 < id_ >> LANE_SHIFT < MOST_LANES
+        (chunk.events if is_of_a_lane and is_sound(columns) else chunk.damaged).append(event)
     elif len(values) == _LETTER_COLUMNS:
         letter = _letter(values)
         if letter is not None:
@@ -152,15 +151,6 @@ def _sort(row: Row, chunk: Chunk) -> None:
 
 
 _STATUS, _SKEW = 10, 12  # the columns of a dead letter that may be null
-
-
-def _event(id_: int, values: list[Any]) -> Claimed | None:
-    _, user, received, skew, age, _, body = values
-    if not isinstance(body, bytes) or not _are_integers((user, received, age)):
-        return None
-    if skew is not None and not isinstance(skew, int):
-        return None
-    return Claimed(id_, user, received, skew, age, body)
 
 
 def _letter(values: list[Any]) -> DeadLetter | None:

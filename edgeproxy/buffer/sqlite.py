@@ -321,7 +321,12 @@ class SqliteBuffer:
         self._expiry.limit(max_age, max_size)
 
     def reading(self) -> apsw.Connection:
-        """A further connection, only for reading, for one other thread; its caller closes it."""
+        """A further connection, only for reading, for one other thread; its caller closes it.
+
+        Raises BufferWriteError while there is no database.
+        """
+        if not self._database.is_open:
+            raise BufferWriteError(self._health.reason)
         return self._database.further_reader()
 
     async def purge_dead(self, chosen: DeadLetterFilter) -> int:
@@ -386,7 +391,7 @@ class SqliteBuffer:
         self._failed(failure)
         try:
             self._ledger.load()
-        except apsw.Error as error:
+        except (apsw.Error, BufferDamagedError, UnicodeDecodeError) as error:
             self._replace(f"the counters cannot be read: {error}")
 
     def _failed(self, failure: BufferFaultError) -> None:
@@ -399,8 +404,11 @@ class SqliteBuffer:
         """Measure; far from the limit not after every commit, of which there are hundreds a second."""
         now = self._loop.time()
         if now >= self._measure_at or self._max_size - self._used < _NEAR:
-            self._used = self._measure()
             self._measure_at = now + _MEASURE_PAUSE
+            try:
+                self._used = self._measure()
+            except apsw.Error as error:
+                self._cannot_read(None, error)
 
     def _measure(self) -> int:
         """Bytes as `max_size` counts them; dead letters have a limit of their own."""
@@ -427,7 +435,7 @@ class SqliteBuffer:
     def _tick(self) -> None:
         pause = _TICK
         if not self._database.is_open:
-            self._committer.submit_alone(lambda: self._replace("of a damaged one"), in_thread=False)
+            self._committer.submit_alone(self._replace_again, in_thread=False)
         elif self._health.is_well:
             try:
                 pause = _BUSY_TICK if self._upkeep.tidy() else _TICK
@@ -458,6 +466,10 @@ class SqliteBuffer:
                 self._replace(reason)
 
         self._committer.submit_alone(job, in_thread=False)
+
+    def _replace_again(self) -> None:
+        if not self._database.is_open:
+            self._replace("of a damaged one")
 
     def _replace(self, reason: str) -> None:
         """Set the database aside and go on with a fresh one, between transactions.

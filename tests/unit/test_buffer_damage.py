@@ -13,6 +13,7 @@ from edgeproxy.buffer import aside, opening, restoring, salvage, sqlite
 from edgeproxy.buffer.base import BufferFaultError, BufferFullError
 from edgeproxy.buffer.database import DATABASE, PAGE
 from edgeproxy.buffer.deadletters import DeadLetterFilter, Replayed, iterate
+from edgeproxy.buffer.faults import BufferDamagedError
 from edgeproxy.buffer.pages import Pages
 from edgeproxy.buffer.repairing import repair
 from edgeproxy.buffer.restoring import Restoring
@@ -383,6 +384,64 @@ async def test_a_replacement_that_the_disk_does_not_let_through_is_tried_again(
     await buffer.close()
     assert (found, codes) == ([*range(10, 300), 1000], ["too_old"])
     assert len([p for p in folder.iterdir() if p.name.endswith("salvaged")]) == 2  # and its WAL
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BufferDamagedError("damaged: a counter is no number"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+        apsw.CorruptError("malformed"),
+    ],
+)
+async def test_counters_that_cannot_be_read_after_a_failed_commit_replace_the_database(
+    folder, monkeypatch, error
+):
+    buffer = await opened(folder)
+
+    def failing(*_):
+        raise error
+
+    def refused():
+        monkeypatch.undo()
+        monkeypatch.setattr(buffer._ledger, "load", failing)
+        raise apsw.IOError("disk I/O error")
+
+    monkeypatch.setattr(buffer._committer, "_commit", refused)
+    async with asyncio.timeout(10):
+        with pytest.raises(BufferFaultError):
+            await buffer.append("shop", 2, [event(1, 999)])
+    await until(lambda: buffer.full_reason() is None)
+    await buffer.append("shop", 2, [event(1, 1000)])
+    found, _ = await everything(buffer)
+    assert found == [*range(300), 1000]
+    assert len(aside.not_salvaged(folder)) == 0
+    await buffer.close()
+
+
+async def test_a_header_that_is_damaged_while_it_runs_replaces_the_database(folder):
+    buffer = await opened(folder)
+    await buffer._committer.submit_alone(buffer._upkeep.truncate)
+    with (folder / DATABASE).open("r+b") as file:
+        file.seek(3)
+        file.write(b"\xff")
+    async with asyncio.timeout(10):
+        await buffer.append("shop", 2, [event(1, 1000)])
+        await until(lambda: list(folder.glob("*.damaged-*")))
+        found, _ = await everything(buffer)
+    assert found == [*range(300), 1000]
+    await buffer.close()
+
+
+async def test_with_nothing_to_set_aside_nothing_is_waited_for(folder):
+    buffer = await opened(folder)
+    for suffix in ("", "-wal"):
+        (folder / (DATABASE + suffix)).unlink()
+    buffer._replace_soon("somebody took the files away")
+    await until((folder / DATABASE).exists)
+    await buffer.append("shop", 2, [event(1, 1000)])
+    assert await everything(buffer) == ([1000], [])
+    await buffer.close()
 
 
 @pytest.mark.parametrize("named", [True, False])

@@ -13,7 +13,12 @@ import apsw
 import pytest
 
 from edgeproxy.buffer import aside, database, folder
-from edgeproxy.buffer.base import BufferFullError, BufferHeldError, BufferUnusableError
+from edgeproxy.buffer.base import (
+    BufferFaultError,
+    BufferFullError,
+    BufferHeldError,
+    BufferUnusableError,
+)
 from edgeproxy.buffer.database import DATABASE, connect
 from edgeproxy.buffer.deadletters import DeadLetterFilter, Replayed, count, iterate
 from edgeproxy.buffer.rows import LANE_SHIFT, Numbered, insert, to_rows
@@ -361,3 +366,29 @@ async def test_a_user_is_erased_wherever_the_buffer_holds_them(tmp_path):
     assert buffer.stats().events == 1
     assert buffer.waiting("shop") == (0, 0)
     await buffer.close()
+
+
+async def test_what_was_purged_while_it_was_on_its_way_is_settled_without_going_through_its_lane(
+    tmp_path, monkeypatch
+):
+    buffer = await SqliteBuffer.open(tmp_path, max_size=2**30)
+    await buffer.append("shop", 1, [event(n % 3, n) for n in range(30)])
+    held = buffer.claim("shop", 20, ALL)
+    commit = buffer._committer._commit
+    monkeypatch.setattr(buffer._committer, "_commit", _refuse)
+    with pytest.raises(BufferFaultError):  # a purge that fails has purged nothing
+        await buffer.purge_user("1")
+    monkeypatch.setattr(buffer._committer, "_commit", commit)
+    await buffer._committer.submit_alone(lambda: buffer._health.recover(buffer._upkeep.make_room))
+    await buffer.ack("shop", held[:6])
+    assert buffer.stats().events == 24
+    assert (await buffer.purge_user("1")).events == 8
+    monkeypatch.setattr(buffer._ledger, "recount", None)
+    await buffer.ack("shop", held[6:])
+    assert buffer.stats().events == 7
+    assert numbers(buffer.claim("shop", 20, ALL)) == [20, 21, 23, 24, 26, 27, 29]
+    await buffer.close()
+
+
+def _refuse():
+    raise apsw.IOError("disk I/O error")

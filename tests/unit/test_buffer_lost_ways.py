@@ -12,7 +12,7 @@ from edgeproxy.buffer.database import DATABASE, PAGE
 from edgeproxy.buffer.deadletters import DeadLetterFilter, iterate
 from edgeproxy.buffer.pages import Pages
 from edgeproxy.buffer.sqlite import SqliteBuffer
-from tests.buffers import event, numbers
+from tests.buffers import event, letter, numbers
 
 ALL = 10**9
 EVENTS = 400
@@ -127,6 +127,50 @@ async def test_a_counter_that_is_wrong_keeps_no_event_back(stored, tmp_path, eve
     assert await drained(buffer, 10) == []
     assert buffer.waiting("shop") == (0, 0)
     await buffer.close()
+
+
+@pytest.mark.parametrize("sequence", [-27, 0, 1, 200, EVENTS, 2**30, 2**46 + 7, 2**62, 2**63 - 1])
+async def test_a_lane_that_numbers_wrongly_mixes_no_events_up(stored, tmp_path, sequence):
+    folder = tmp_path / "buffer"
+    shutil.copytree(stored, folder)
+    database = apsw.Connection(str(folder / DATABASE))
+    database.execute("update lanes set next_sequence = ?", (sequence,))
+    database.close()
+    buffer = await opened(folder)
+    await buffer.append("blog", 2, [event(1, 2000)])
+    await buffer.append("shop", 2, [event(1, 1000)])
+    async with asyncio.timeout(10):
+        while not (taken := buffer.claim("blog", 5, ALL)):  # noqa: ASYNC110 - after a salvage
+            await asyncio.sleep(0.01)
+    assert numbers(taken) == [2000]
+    await buffer.ack("blog", taken)
+    assert await drained(buffer, 50) == [*range(EVENTS), 1000]
+    await buffer.append("shop", 2, [event(1, 1001)])
+    assert await drained(buffer, 50) == [1001]
+    await buffer.close()
+    asides = list(folder.glob("*.damaged-*.salvaged"))
+    assert len(asides) <= 2, "one database and its WAL"
+    assert bool(asides) == (sequence not in range(EVENTS + 1, 2**46))
+
+
+async def test_dead_letters_on_pages_that_lead_back_are_not_listed_for_ever(tmp_path):
+    folder = tmp_path / "buffer"
+    buffer = await opened(folder)
+    await buffer.append("shop", 1, [], [letter(body=b'"%0300d"' % n) for n in range(1200)])
+    await buffer.close()
+    with Pages(folder / DATABASE) as pages:
+        count = (folder / DATABASE).stat().st_size // PAGE
+        (way,) = (n for n in range(2, count + 1) if pages._page(n)[0] == 0x05)
+        page = pages._page(way)
+    first = int.from_bytes(page[12:14], "big")
+    with (folder / DATABASE).open("r+b") as file:
+        file.seek((way - 1) * PAGE + 8)
+        file.write(page[first : first + 4])  # the last page is the first one
+    connection = apsw.Connection(str(folder / DATABASE))
+    with pytest.raises(apsw.CorruptError):
+        for _ in iterate(connection, DeadLetterFilter()):
+            pass
+    connection.close()
 
 
 async def test_counters_that_are_right_set_nothing_aside(stored, tmp_path):

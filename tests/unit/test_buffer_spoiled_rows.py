@@ -63,6 +63,35 @@ def _rewrite(database, table, sql):
     database.execute("pragma writable_schema = reset")
 
 
+@pytest.mark.parametrize("value", _WORTH)
+@pytest.mark.parametrize("column", _EVENT)
+async def test_a_salvage_keeps_a_spoiled_event_as_a_dead_letter(folder, column, value):
+    spoil(folder, "events", column, value)
+    with (folder / DATABASE).open("r+b") as file:
+        file.write(b"nothing that SQLite knows")
+    buffer = await opened(folder)
+    found = await drained(buffer)
+    reading = buffer.reading()
+    codes = [stored.letter.code for stored in iterate(reading, DeadLetterFilter())]
+    reading.close()
+    await buffer.close()
+    was_null = (column, value) == ("skew", "null")
+    assert [n for n in range(10) if n not in found] == [3][was_null:]
+    assert codes.count("invalid_event") == (not was_null)
+
+
+@pytest.mark.parametrize("value", _WORTH)
+async def test_when_the_oldest_event_came_is_told_whatever_its_row_holds(folder, value):
+    buffer = await opened(folder)
+    await buffer.append("zoo", 5, [event(1, n) for n in range(3)])
+    await buffer.close()
+    spoil(folder, "events", "received", value, 10)
+    assert len(contents(folder).lanes) == 2
+    buffer = await opened(folder)
+    assert [lane.events for lane in buffer.stats().lanes] == [10, 3]
+    await buffer.close()
+
+
 async def drained(buffer):
     async with asyncio.timeout(10):
         found = []
