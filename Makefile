@@ -10,7 +10,7 @@ help: ## show this list
 .PHONY: test
 test: tools .venv/installed ## install what the tests need, then check and test everything
 	$(MAKE) check
-	$(BIN)pytest $(ARGS)
+	@sh .ci/tests $(BIN)pytest $(ARGS)
 
 .PHONY: check
 check: ## formatting, lint, types, layers
