@@ -11,7 +11,9 @@ from edgeproxy.server.script import ScriptService
 from tests.listening import serving, settings
 
 PLAIN = b"window.htevents=1" * 50
-ASSET = Asset("events.min.js", "1.2.3", PLAIN, gzip.compress(PLAIN, mtime=0), brotli.compress(PLAIN))
+ASSET = Asset(
+    "events.min.js", "1.2.3", PLAIN, gzip.compress(PLAIN, mtime=0), brotli.compress(PLAIN)
+)
 PATH = "/browser/release/v1-latest/events.min.js"
 
 
