@@ -71,7 +71,7 @@ _AS_IT_IS: dict[Any, Callable[[object], object]] = {
     bytes: content,
     int | None: lambda value: value if isinstance(value, int) else None,
 }
-_INSERT = f"insert into dead_letters ({_COLUMNS}) values ({', '.join('?' * 15)})"  # noqa: S608
+_INSERT = f"insert into dead_letters ({_COLUMNS}) values ({', '.join('?' * len(_TABLE))})"  # noqa: S608
 
 
 class DeadLetterFilter(Struct, frozen=True, forbid_unknown_fields=True):

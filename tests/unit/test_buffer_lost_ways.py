@@ -38,6 +38,21 @@ def stored(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def folder(stored, tmp_path):
+    """A copy of it."""
+    target = tmp_path / "buffer"
+    shutil.copytree(stored, target)
+    return target
+
+
+def set_lane(folder, column, value):
+    """Write a lane's counter."""
+    database = apsw.Connection(str(folder / DATABASE))
+    database.execute(f"update lanes set {column} = ?", (value,))
+    database.close()
+
+
 def places(database):
     """Where the heads of events lie in a file (sizes and numbers), and where the ways to them."""
     heads, ways = [], []
@@ -83,10 +98,8 @@ async def acknowledged(buffer, taken):
 
 @pytest.mark.parametrize("what", ["heads", "ways"])
 @pytest.mark.parametrize("seed", range(25))
-async def test_a_bit_that_leads_astray_costs_at_most_its_own_event(stored, tmp_path, what, seed):
+async def test_a_bit_that_leads_astray_costs_at_most_its_own_event(folder, what, seed):
     rng = random.Random(seed)
-    folder = tmp_path / "buffer"
-    shutil.copytree(stored, folder)
     heads, ways = places(folder / DATABASE)
     at, most = rng.choice(heads if what == "heads" else ways), rng.choice([7, 50, 500])
     with (folder / DATABASE).open("r+b") as file:
@@ -109,12 +122,8 @@ async def test_a_bit_that_leads_astray_costs_at_most_its_own_event(stored, tmp_p
 
 
 @pytest.mark.parametrize("events", [-3, 0, 150, 399, 401, 10**6])
-async def test_a_counter_that_is_wrong_keeps_no_event_back(stored, tmp_path, events):
-    folder = tmp_path / "buffer"
-    shutil.copytree(stored, folder)
-    database = apsw.Connection(str(folder / DATABASE))
-    database.execute("update lanes set events = ?", (events,))
-    database.close()
+async def test_a_counter_that_is_wrong_keeps_no_event_back(folder, events):
+    set_lane(folder, "events", events)
     buffer = await opened(folder)
     found = []
     async with asyncio.timeout(20):
@@ -130,12 +139,8 @@ async def test_a_counter_that_is_wrong_keeps_no_event_back(stored, tmp_path, eve
 
 
 @pytest.mark.parametrize("sequence", [-27, 0, 1, 200, EVENTS, 2**30, 2**46 + 7, 2**62, 2**63 - 1])
-async def test_a_lane_that_numbers_wrongly_mixes_no_events_up(stored, tmp_path, sequence):
-    folder = tmp_path / "buffer"
-    shutil.copytree(stored, folder)
-    database = apsw.Connection(str(folder / DATABASE))
-    database.execute("update lanes set next_sequence = ?", (sequence,))
-    database.close()
+async def test_a_lane_that_numbers_wrongly_mixes_no_events_up(folder, sequence):
+    set_lane(folder, "next_sequence", sequence)
     buffer = await opened(folder)
     await buffer.append("blog", 2, [event(1, 2000)])
     await buffer.append("shop", 2, [event(1, 1000)])
@@ -173,9 +178,7 @@ async def test_dead_letters_on_pages_that_lead_back_are_not_listed_for_ever(tmp_
     connection.close()
 
 
-async def test_counters_that_are_right_set_nothing_aside(stored, tmp_path):
-    folder = tmp_path / "buffer"
-    shutil.copytree(stored, folder)
+async def test_counters_that_are_right_set_nothing_aside(folder):
     buffer = await opened(folder)
     for number in range(50):
         await buffer.append("shop", 1, [event(1, 1000 + number)])
